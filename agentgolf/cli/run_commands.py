@@ -1,0 +1,164 @@
+"""Commands that train: run, resume, replay."""
+
+import json
+import signal
+import sys
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from agentgolf.config import Settings
+    from agentgolf.ledger.store import Ledger, Row
+    from agentgolf.loop.crew import Crew
+
+Runs = Annotated[Path | None, typer.Option("--runs", help="Folder of the ledger and of all runs.  [default: runs]")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")]
+Jobs = Annotated[int | None, typer.Option("--jobs", help="Trainings at once.  [default: as many as fit, 4 at most]")]
+SandboxOption = Annotated[str | None, typer.Option("--sandbox", help="docker, process or auto.  [default: auto]")]
+
+
+def register(app: typer.Typer) -> None:
+    app.command()(run)
+    app.command()(resume)
+    app.command()(replay)
+
+
+def run(
+    budget: Annotated[str | None, typer.Option("--budget", help="How long to play: 90s, 10m, 8h, 1h30m.")] = None,
+    trials: Annotated[int | None, typer.Option("--trials", min=0, help="Stop after so many candidates.")] = None,
+    course: Annotated[str | None, typer.Option("--course", help="A shipped course or a folder.  [default: practice]")] = None,
+    track: Annotated[str | None, typer.Option("--track", help="A track of the course.  [default: the course's]")] = None,
+    scaffold: Annotated[str | None, typer.Option("--scaffold", help="Who proposes.  [default: offline]")] = None,
+    sandbox: SandboxOption = None,
+    jobs: Jobs = None,
+    seed: Annotated[int | None, typer.Option("--seed", help="Seed of everything drawn by chance.  [default: 0]")] = None,
+    name: Annotated[str | None, typer.Option("--name", help="The run's name.  [default: course and time]")] = None,
+    runs: Runs = None,
+    json_: Json = False,
+) -> None:
+    """Play a course: propose, train, score, decide, until the budget ends."""
+    from agentgolf.config import load_settings, parse_duration
+    from agentgolf.errors import UsageError
+    from agentgolf.ledger.store import Ledger
+    from agentgolf.loop import session
+
+    settings = load_settings(
+        runs=runs, course=course, track=track, scaffold=scaffold, sandbox=sandbox, jobs=jobs, seed=seed
+    )
+    if budget is None and trials is None:
+        raise UsageError("say how long to play: agentgolf run --budget 20m, or --trials 10")
+    seconds = parse_duration(budget) if budget is not None else None
+    found = session.open_course(settings)
+    slots = session.slots_for(found, settings.jobs)
+    session.open_scaffold(settings.scaffold, found)  # a mistake in it should show before anything is made
+    with Ledger(settings.runs, write=True) as ledger, session.open_sandbox(settings.sandbox, found) as box:
+        request = session.RunRequest(settings=settings, budget_seconds=seconds, trials=trials, name=name)
+        row = session.create_run(ledger, request, found, slots, box.name)
+        _play(ledger, row, settings, found, box, slots, json_)
+
+
+def resume(
+    name: Annotated[str | None, typer.Argument(metavar="[RUN]", help="The run.  [default: the newest unfinished]")] = None,
+    sandbox: SandboxOption = None,
+    runs: Runs = None,
+    json_: Json = False,
+) -> None:
+    """Go on with a run that was stopped, killed or cut off; what it spent stays spent."""
+    from agentgolf.config import load_settings
+    from agentgolf.ledger.store import Ledger
+    from agentgolf.loop import session
+
+    settings = load_settings(runs=runs, sandbox=sandbox)
+    Ledger(settings.runs, write=False).close()
+    with Ledger(settings.runs, write=True) as ledger:
+        row = session.resumable_run(ledger, name)
+        course = session.reopen_course(row)
+        slots = session.slots_for(course, row["jobs"])
+        with session.open_sandbox(sandbox or row["sandbox"], course) as box:
+            _play(ledger, row, settings, course, box, slots, json_)
+
+
+def replay(
+    trial: Annotated[str, typer.Argument(help="A trial: 7 (of the newest run), or RUN:7; or a run, for its incumbent.")],
+    seeds: Annotated[str | None, typer.Option("--seeds", help="Comma-separated.  [default: the recorded ones]")] = None,
+    onto: Annotated[str | None, typer.Option("--onto", help="Re-apply the winning diffs on this commit of the course's repo, or a path of a repo: PATH@REF.")] = None,
+    final: Annotated[bool, typer.Option("--final", help="Score held-out B instead of A.")] = False,
+    sandbox: SandboxOption = None,
+    jobs: Jobs = None,
+    runs: Runs = None,
+    json_: Json = False,
+) -> None:
+    """Train a recorded trial again in a fresh sandbox and say whether its score holds."""
+    from agentgolf.cli.view import make_observer
+    from agentgolf.config import load_settings
+    from agentgolf.ledger.store import Ledger
+    from agentgolf.loop import replay as replaying
+    from agentgolf.loop import session
+    from agentgolf.report.tables import print_replay
+
+    settings = load_settings(runs=runs, sandbox=sandbox)
+    with Ledger(settings.runs, write=False) as ledger:
+        row, trial_row = replaying.find_target(ledger, trial)
+        course = session.reopen_course(row)
+        slots = session.slots_for(course, jobs)
+        with session.open_sandbox(settings.sandbox, course) as box, make_observer(None, sys.stderr) as observer:
+            request = replaying.ReplayRequest(
+                seeds=replaying.parse_seeds(seeds), onto=onto, split_b=final, run=row, trial=trial_row
+            )
+            result = replaying.replay(ledger, request, course, box, slots, observer)
+    if json_:
+        print(json.dumps(result.to_dict(), indent=2))
+    else:
+        print_replay(result)
+    if not result.holds:
+        raise typer.Exit(1)
+
+
+def _play(
+    ledger: "Ledger", row: "Row", settings: "Settings", course: object, box: object, slots: list[object], json_: bool
+) -> None:
+    from agentgolf.cli.view import make_observer
+    from agentgolf.loop import session
+    from agentgolf.report.summary import summarize
+    from agentgolf.report.tables import print_summary
+
+    with make_observer(row, sys.stderr) as observer:
+        observer.note(f"run {row['name']}, course {row['course']}/{row['track']}, sandbox {row['sandbox']}; ledger {ledger.path}")
+        observer.note(f"isolation: {box.isolation}")  # type: ignore[attr-defined]
+        with session.open_campaign(ledger, row, course, box, slots, observer) as campaign:  # type: ignore[arg-type]
+            observer.follow(campaign)
+            with _signals(campaign.crew, observer.note):
+                campaign.run()
+    summary = summarize(ledger, row["name"])
+    if json_:
+        print(json.dumps(summary.to_dict(), indent=2))
+    else:
+        print_summary(summary)
+    if not summary.improved:
+        raise typer.Exit(3)
+
+
+class _signals:  # noqa: N801  (reads as a verb where it is used)
+    """Ctrl-C once: stop at the next transition. Twice: kill the sandboxes and stop."""
+
+    def __init__(self, crew: "Crew", say: object) -> None:
+        self._crew, self._say = crew, say
+        self._old: dict[int, object] = {}
+
+    def __enter__(self) -> None:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            self._old[number] = signal.signal(number, self._handle)
+
+    def __exit__(self, *_: object) -> None:
+        for number, old in self._old.items():
+            signal.signal(number, old)  # type: ignore[arg-type]
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        if self._crew.stopping.is_set():
+            self._crew.stop_now()
+            return
+        self._crew.stop()
+        self._say("stopping after this step; press Ctrl-C again to stop at once")  # type: ignore[operator]

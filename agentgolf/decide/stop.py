@@ -1,0 +1,32 @@
+"""What still fits in the budget. Pure functions; all times in wall seconds."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+# Room for a replicate that takes longer than those before it.
+SAFETY = 1.08
+RECENT = 8
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Costs:
+    """What one replicate takes, and how many run at once."""
+
+    replicate_seconds: float
+    jobs: int
+
+    def replicates(self, count: int) -> float:
+        """Seconds for so many replicates, run in rounds of `jobs`."""
+        return math.ceil(count / self.jobs) * self.replicate_seconds
+
+
+def estimate(seen_seconds: Sequence[float], first_guess: float, jobs: int) -> Costs:
+    """From the slowest of the recent replicates, with a margin; from the course's limits before any."""
+    recent = seen_seconds[-RECENT:]
+    return Costs(replicate_seconds=SAFETY * max(recent) if recent else first_guess, jobs=jobs)
+
+
+def fits(left_seconds: float, costs: Costs, replicates: int, reserve_seconds: float) -> bool:
+    """Whether so many replicates can finish and still leave the reserve."""
+    return costs.replicates(replicates) + reserve_seconds <= left_seconds

@@ -1,0 +1,206 @@
+"""The values that travel between stages. All are frozen; nothing here imports anything of ours."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+
+
+class Outcome(StrEnum):
+    """What happened. Never mixed with `Verdict`, which is what we chose."""
+
+    OK = "ok"
+    CRASHED = "crashed"
+    TIMED_OUT = "timed_out"
+    OUT_OF_MEMORY = "out_of_memory"
+    OVERSIZED = "oversized"
+    INVALID = "invalid"
+    REJECTED = "rejected"
+    INFRASTRUCTURE = "infrastructure"
+
+
+class Verdict(StrEnum):
+    KEEP = "keep"
+    REVERT = "revert"
+    UNDECIDED = "undecided"
+
+
+class TrialState(StrEnum):
+    PROPOSED = "proposed"
+    APPLIED = "applied"
+    DECIDED = "decided"
+
+
+class ReplicateState(StrEnum):
+    LAUNCHED = "launched"
+    COLLECTED = "collected"
+    SCORED = "scored"
+
+
+class RunState(StrEnum):
+    OPEN = "open"
+    FINISHED = "finished"
+
+
+class Split(StrEnum):
+    """Which half of the held-out text. A guides the search; B is read only when a run ends."""
+
+    A = "A"
+    B = "B"
+
+
+class Clock(StrEnum):
+    """How a training budget is counted.
+
+    cpu        CPU-seconds of the sandbox
+    reference  CPU-seconds times the measured speed of the core (see docs/course.md)
+    wall       seconds on the wall
+    """
+
+    CPU = "cpu"
+    REFERENCE = "reference"
+    WALL = "wall"
+
+
+class Role(StrEnum):
+    """What a sandboxed process is for."""
+
+    TRAIN = "train"
+    ENCODE = "encode"
+    PREDICT = "predict"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Proposal:
+    """A hypothesis and the raw edits that a proposer returned.
+
+    `edits` are unified diffs, applied in order: each against the parent or, when `base` names another
+    commit, against that one and then merged three-way onto the parent. `technique` names what was tried, for grouping; `detail` is the proposer's own
+    (JSON-serializable) note, read back by the same proposer when it proposes again.
+    """
+
+    hypothesis: str
+    edits: tuple[str, ...]
+    proposer: str
+    base: str = ""
+    technique: str = ""
+    detail: Mapping[str, object] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Patch:
+    """A parsed, guarded diff. `fingerprint` is equal for diffs that change the same lines alike."""
+
+    diff: str
+    files: tuple[str, ...]
+    fingerprint: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """What one sandboxed process may use. `budget_seconds` counts on `clock`; the rest is absolute."""
+
+    clock: Clock
+    budget_seconds: float
+    grace_seconds: float
+    wall_seconds: float
+    memory_bytes: int
+    scratch_bytes: int
+    file_bytes: int
+    max_pids: int = 64
+    open_files: int = 256
+    threads: int = 1
+    gpus: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Slot:
+    """A place to run one sandbox: the cores it is pinned to, and the GPUs it holds."""
+
+    cores: tuple[int, ...]
+    gpus: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Execution:
+    """How one sandboxed process went, as measured from outside.
+
+    `clock_seconds` is what it used of its budget, on the course's clock.
+    """
+
+    role: Role
+    outcome: Outcome
+    exit_code: int | None
+    wall_seconds: float
+    cpu_seconds: float
+    clock_seconds: float
+    peak_memory_bytes: int
+    log: str
+    message: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Artifact:
+    """What was collected from a train sandbox. `counted_bytes` is what the cap is compared with."""
+
+    path: Path
+    sha256: str
+    artifact_bytes: int
+    code_bytes: int
+
+    @property
+    def counted_bytes(self) -> int:
+        return self.artifact_bytes + self.code_bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Score:
+    """What agentgolf measured. Refuses NaN and infinities: SQLite would store NaN as NULL.
+
+    `val_bpb` = total_nats / (ln 2 x text_bytes), over the raw bytes of one held-out half.
+    """
+
+    split: Split
+    total_nats: float
+    text_bytes: int
+    tokens: int
+    artifact_bytes: int
+    train_seconds: float
+    eval_seconds: float
+    kind: str = "verified"
+
+    def __post_init__(self) -> None:
+        for name in ("total_nats", "train_seconds", "eval_seconds"):
+            if not math.isfinite(getattr(self, name)):
+                raise ValueError(f"{name} is {getattr(self, name)}; a score must be finite")
+        if self.text_bytes <= 0:
+            raise ValueError("a score needs at least one byte of text")
+
+    @property
+    def val_bpb(self) -> float:
+        return self.total_nats / (math.log(2) * self.text_bytes)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrialSummary:
+    """One trial as proposers and policies see it: the immutable facts, no handles."""
+
+    number: int
+    parent: int | None
+    proposer: str
+    technique: str
+    hypothesis: str
+    fingerprint: str
+    detail: Mapping[str, object]
+    outcome: Outcome | None
+    verdict: Verdict | None
+    reason: str
+    gain_bpb: float | None
+    val_bpb: float | None
+    counted_bytes: int | None
+
+
+def gain_bpb(best: float, new: float) -> float:
+    """How much better `new` is than `best`: positive when its bits per byte are fewer."""
+    return best - new

@@ -1,0 +1,1 @@
+"""The append-only record of everything, in SQLite and content-addressed files."""

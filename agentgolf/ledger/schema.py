@@ -1,0 +1,184 @@
+"""The ledger's tables, views and triggers, as numbered migrations.
+
+The names read well in Datasette: every table has a view or a foreign key that explains its numbers.
+"""
+
+import sqlite_utils
+
+from agentgolf.errors import LedgerError
+
+_FIRST = """
+CREATE TABLE runs (
+    id INTEGER PRIMARY KEY,
+    name TEXT NOT NULL UNIQUE,
+    course TEXT NOT NULL,
+    track TEXT NOT NULL,
+    course_sha256 TEXT NOT NULL,
+    course_json TEXT NOT NULL,
+    course_folder TEXT NOT NULL,
+    scaffold TEXT NOT NULL,
+    sandbox TEXT NOT NULL,
+    jobs INTEGER NOT NULL,
+    seed INTEGER NOT NULL,
+    budget_seconds REAL,
+    trials_limit INTEGER,
+    origin_commit TEXT NOT NULL,
+    agentgolf_version TEXT NOT NULL,
+    state TEXT NOT NULL CHECK (state IN ('open', 'finished')),
+    started_at TEXT NOT NULL,
+    finished_at TEXT
+);
+-- One row a process that worked on the run: what it spent of the budget survives it.
+CREATE TABLE sessions (
+    id INTEGER PRIMARY KEY,
+    run_id INTEGER NOT NULL REFERENCES runs(id),
+    pid INTEGER NOT NULL,
+    started_at TEXT NOT NULL,
+    seen_at TEXT NOT NULL,
+    spent_seconds REAL NOT NULL
+);
+CREATE TABLE blobs (
+    sha256 TEXT PRIMARY KEY,
+    kind TEXT NOT NULL,
+    bytes INTEGER NOT NULL
+);
+CREATE TABLE trials (
+    id INTEGER PRIMARY KEY,
+    run_id INTEGER NOT NULL REFERENCES runs(id),
+    number INTEGER NOT NULL,
+    parent_id INTEGER REFERENCES trials(id),
+    state TEXT NOT NULL CHECK (state IN ('proposed', 'applied', 'decided')),
+    proposer TEXT NOT NULL,
+    technique TEXT NOT NULL,
+    hypothesis TEXT NOT NULL,
+    edits_json TEXT NOT NULL,
+    base_commit TEXT NOT NULL,
+    detail_json TEXT NOT NULL,
+    commit_sha TEXT,
+    tree_sha TEXT,
+    fingerprint TEXT,
+    diff_sha256 TEXT REFERENCES blobs(sha256),
+    outcome TEXT,
+    verdict TEXT CHECK (verdict IN ('keep', 'revert', 'undecided')),
+    reason TEXT,
+    val_bpb REAL,
+    gain_bpb REAL,
+    gain_low REAL,
+    gain_high REAL,
+    p_value REAL,
+    counted_bytes INTEGER,
+    proposed_at TEXT NOT NULL,
+    applied_at TEXT,
+    decided_at TEXT,
+    UNIQUE (run_id, number),
+    CHECK (state != 'decided' OR (outcome IS NOT NULL AND verdict IS NOT NULL))
+);
+-- Runs of a candidate with one seed. purpose: baseline, search (a candidate's own), paired (the incumbent
+-- again, beside a candidate), final (fresh seeds, held-out B).
+CREATE TABLE replicates (
+    id INTEGER PRIMARY KEY,
+    trial_id INTEGER NOT NULL REFERENCES trials(id),
+    for_trial_id INTEGER NOT NULL REFERENCES trials(id),
+    purpose TEXT NOT NULL CHECK (purpose IN ('baseline', 'search', 'paired', 'final')),
+    position INTEGER NOT NULL,
+    seed INTEGER NOT NULL,
+    heldout TEXT NOT NULL CHECK (heldout IN ('A', 'B')),
+    state TEXT NOT NULL CHECK (state IN ('launched', 'collected', 'scored')),
+    outcome TEXT,
+    message TEXT,
+    artifact_sha256 TEXT REFERENCES blobs(sha256),
+    artifact_bytes INTEGER,
+    code_bytes INTEGER,
+    val_bpb REAL,
+    total_nats REAL,
+    text_bytes INTEGER,
+    tokens INTEGER,
+    score_kind TEXT,
+    train_seconds REAL,
+    eval_seconds REAL,
+    wall_seconds REAL,
+    launched_at TEXT NOT NULL,
+    collected_at TEXT,
+    scored_at TEXT,
+    UNIQUE (trial_id, for_trial_id, purpose, position),
+    CHECK (state != 'scored' OR outcome IS NOT NULL),
+    CHECK (outcome IS NULL OR outcome != 'ok' OR val_bpb IS NOT NULL)
+);
+CREATE TABLE executions (
+    replicate_id INTEGER NOT NULL REFERENCES replicates(id),
+    role TEXT NOT NULL CHECK (role IN ('train', 'encode', 'predict')),
+    outcome TEXT NOT NULL,
+    exit_code INTEGER,
+    wall_seconds REAL NOT NULL,
+    cpu_seconds REAL NOT NULL,
+    clock_seconds REAL NOT NULL,
+    peak_memory_bytes INTEGER NOT NULL,
+    log_sha256 TEXT REFERENCES blobs(sha256),
+    message TEXT NOT NULL,
+    PRIMARY KEY (replicate_id, role)
+);
+CREATE INDEX replicates_by_trial ON replicates(trial_id);
+CREATE INDEX trials_by_parent ON trials(parent_id);
+
+CREATE TRIGGER decided_trials_stay BEFORE UPDATE ON trials WHEN old.state = 'decided'
+BEGIN SELECT RAISE(ABORT, 'a decided trial is immutable'); END;
+CREATE TRIGGER trials_are_kept BEFORE DELETE ON trials
+BEGIN SELECT RAISE(ABORT, 'trials are never deleted'); END;
+CREATE TRIGGER scored_replicates_stay BEFORE UPDATE ON replicates WHEN old.state = 'scored'
+BEGIN SELECT RAISE(ABORT, 'a scored replicate is immutable'); END;
+CREATE TRIGGER replicates_are_kept BEFORE DELETE ON replicates
+BEGIN SELECT RAISE(ABORT, 'replicates are never deleted'); END;
+CREATE TRIGGER executions_stay BEFORE UPDATE ON executions
+BEGIN SELECT RAISE(ABORT, 'executions are immutable'); END;
+CREATE TRIGGER executions_are_kept BEFORE DELETE ON executions
+BEGIN SELECT RAISE(ABORT, 'executions are never deleted'); END;
+CREATE TRIGGER finished_runs_stay BEFORE UPDATE ON runs WHEN old.state = 'finished'
+BEGIN SELECT RAISE(ABORT, 'a finished run is immutable'); END;
+
+CREATE VIEW lineage AS
+SELECT runs.name AS run, trials.number AS trial, parents.number AS parent, trials.proposer, trials.technique,
+       trials.hypothesis, trials.outcome, trials.verdict, round(trials.val_bpb, 4) AS val_bpb,
+       round(trials.gain_bpb, 4) AS gain_bpb, round(trials.gain_low, 4) AS gain_low,
+       round(trials.gain_high, 4) AS gain_high, trials.counted_bytes, trials.reason
+FROM trials JOIN runs ON runs.id = trials.run_id LEFT JOIN trials AS parents ON parents.id = trials.parent_id
+ORDER BY runs.id, trials.number;
+
+CREATE VIEW scores AS
+SELECT runs.name AS run, trials.number AS trial, replicates.purpose, replicates.seed, replicates.heldout,
+       replicates.outcome, round(replicates.val_bpb, 5) AS val_bpb, replicates.score_kind,
+       replicates.artifact_bytes + replicates.code_bytes AS counted_bytes, replicates.train_seconds,
+       replicates.eval_seconds, replicates.message
+FROM replicates JOIN trials ON trials.id = replicates.trial_id JOIN runs ON runs.id = trials.run_id
+ORDER BY replicates.id;
+
+CREATE VIEW heldout_b_reads AS
+SELECT runs.name AS run, trials.number AS trial, replicates.seed, replicates.scored_at AS read_at
+FROM replicates JOIN trials ON trials.id = replicates.trial_id JOIN runs ON runs.id = trials.run_id
+WHERE replicates.heldout = 'B' AND replicates.state = 'scored' ORDER BY replicates.id;
+
+CREATE VIEW board AS
+SELECT runs.course, runs.track, runs.name AS run, trials.number AS trial, trials.hypothesis,
+       trials.val_bpb, trials.counted_bytes, trials.commit_sha
+FROM trials JOIN runs ON runs.id = trials.run_id
+WHERE trials.verdict = 'keep' ORDER BY runs.course, runs.track, trials.val_bpb;
+"""
+
+MIGRATIONS = (_FIRST,)
+
+
+def check_version(db: sqlite_utils.Database) -> int:
+    """The ledger's version. Raises `LedgerError` when a newer agentgolf has written it."""
+    version = int(db.execute("PRAGMA user_version").fetchone()[0])
+    if version > len(MIGRATIONS):
+        raise LedgerError(
+            f"the ledger has version {version} and this agentgolf knows versions up to {len(MIGRATIONS)}; "
+            "update it: pip install --upgrade agentgolf"
+        )
+    return version
+
+
+def migrate(db: sqlite_utils.Database) -> None:
+    """Bring the ledger up to date; each migration is one transaction."""
+    version = check_version(db)
+    for number, script in enumerate(MIGRATIONS[version:], version + 1):
+        db.conn.executescript(f"BEGIN IMMEDIATE;\n{script}\nPRAGMA user_version = {number};\nCOMMIT;")

@@ -1,0 +1,273 @@
+"""Writes the ledger: one transaction a transition, flushed to disk before the next stage begins.
+
+    trial       proposed -> applied -> decided
+    replicate   launched -> collected -> scored      (between applied and decided)
+
+One process holds the lock and writes; any number read.
+"""
+
+import contextlib
+import datetime
+import errno
+import fcntl
+import json
+import os
+import sqlite3
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import sqlite_utils
+
+from agentgolf.domain import Artifact, Execution, Outcome, Proposal, Role, Score, Split, Verdict
+from agentgolf.errors import DiskFullError, LedgerBusyError, LedgerError
+from agentgolf.ledger.blobs import Blobs
+from agentgolf.ledger.schema import check_version, migrate
+
+LEDGER_FILE = "ledger.sqlite"
+BUSY_SECONDS = 10.0
+Row = dict[str, Any]
+
+
+def now() -> str:
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds")
+
+
+@contextlib.contextmanager
+def ledger_errors(path: Path) -> Iterator[None]:
+    """Turn what SQLite and the disk raise into one sentence."""
+    try:
+        yield
+    except sqlite3.OperationalError as error:
+        text = str(error)
+        if "locked" in text or "busy" in text:
+            raise LedgerBusyError(f"another program holds {path} locked; close it, then: agentgolf resume") from error
+        if "full" in text or "disk I/O" in text:
+            raise DiskFullError(f"the disk of {path.parent} is full; free some space, then: agentgolf resume") from error
+        raise LedgerError(f"the ledger {path} cannot be used: {text}") from error
+    except sqlite3.DatabaseError as error:
+        raise LedgerError(f"the ledger {path} cannot be used: {error}") from error
+    except OSError as error:
+        if known := disk_error(error):
+            raise known from error
+        if isinstance(error, PermissionError):
+            raise LedgerError(f"{path.parent} cannot be written: {error.strerror}") from error
+        raise
+
+
+def disk_error(error: OSError) -> DiskFullError | None:
+    """The sentence for a full disk; None for any other trouble."""
+    if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        return None
+    where = f" ({error.filename})" if error.filename else ""
+    return DiskFullError(f"the disk is full{where}; free some space, then: agentgolf resume")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decision:
+    """What `decide` records of a trial."""
+
+    outcome: Outcome
+    verdict: Verdict
+    reason: str
+    val_bpb: float | None = None
+    gain_bpb: float | None = None
+    gain_low: float | None = None
+    gain_high: float | None = None
+    p_value: float | None = None
+    counted_bytes: int | None = None
+
+
+class Ledger:
+    """The store in `folder`. With `write`, takes the lock or raises `LedgerBusyError`.
+
+    `on_transition` is called with the name of each transition, before its commit ("before proposed") and
+    after it ("proposed"); views follow a run by it.
+    """
+
+    def __init__(self, folder: Path, *, write: bool, on_transition: Callable[[str], None] | None = None) -> None:
+        self.folder, self.path = folder, folder / LEDGER_FILE
+        self.blobs = Blobs(folder.absolute() / "blobs")
+        self._notify = on_transition or (lambda _: None)
+        self._lock: int | None = None
+        if not write and not self.path.exists():
+            raise LedgerError(f"there is no ledger at {self.path}; start a run first: agentgolf run")
+        with ledger_errors(self.path):
+            if write:
+                folder.mkdir(parents=True, exist_ok=True)
+                self._lock = _take_lock(folder / "ledger.lock")
+            uri = f"file:{self.path}" if write else f"file:{self.path}?mode=ro"
+            connection = sqlite3.connect(uri, uri=True, timeout=BUSY_SECONDS, isolation_level=None)
+            connection.row_factory = sqlite3.Row
+            self.db = sqlite_utils.Database(connection)
+            try:
+                self.db.execute("PRAGMA foreign_keys = ON")
+                if write:
+                    self.db.execute("PRAGMA journal_mode = WAL")
+                    self.db.execute("PRAGMA synchronous = FULL")
+                    migrate(self.db)
+                else:
+                    check_version(self.db)
+            except BaseException:
+                self.close()
+                raise
+
+    def close(self) -> None:
+        self.db.close()
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def rows(self, sql: str, *values: object) -> list[Row]:
+        with ledger_errors(self.path):
+            return [dict(row) for row in self.db.execute(sql, values).fetchall()]
+
+    # -- runs and sessions
+
+    def start_run(self, **values: object) -> int:
+        return self._insert("run started", "runs", {**values, "state": "open", "started_at": now()})
+
+    def finish_run(self, run_id: int) -> None:
+        self._update("run finished", "runs", run_id, {"state": "finished", "finished_at": now()})
+
+    def start_session(self, run_id: int) -> int:
+        values = {"run_id": run_id, "pid": os.getpid(), "started_at": now(), "seen_at": now(), "spent_seconds": 0.0}
+        return self._insert("session started", "sessions", values)
+
+    def heartbeat(self, session_id: int, spent_seconds: float) -> None:
+        """Record what this process has spent so far; a resume never gets it back."""
+        with ledger_errors(self.path):
+            self.db.execute(
+                "UPDATE sessions SET seen_at = ?, spent_seconds = ? WHERE id = ?", (now(), spent_seconds, session_id)
+            )
+
+    # -- trials
+
+    def propose(self, run_id: int, number: int, parent_id: int | None, proposal: Proposal) -> int:
+        return self._insert("proposed", "trials", {
+            "run_id": run_id, "number": number, "parent_id": parent_id, "state": "proposed",
+            "proposer": proposal.proposer, "technique": proposal.technique, "hypothesis": proposal.hypothesis,
+            "edits_json": json.dumps(proposal.edits), "base_commit": proposal.base,
+            "detail_json": json.dumps(dict(proposal.detail), sort_keys=True), "proposed_at": now(),
+        })
+
+    def apply(self, trial_id: int, *, commit: str, tree: str, fingerprint: str, diff: str) -> None:
+        with self._transition("applied"):
+            sha256 = self._blob(diff.encode(), "diff")
+            self._set("trials", trial_id, {
+                "state": "applied", "commit_sha": commit, "tree_sha": tree, "fingerprint": fingerprint,
+                "diff_sha256": sha256, "applied_at": now(),
+            })
+
+    def decide(self, trial_id: int, decision: Decision) -> None:
+        self._update("decided", "trials", trial_id, {
+            "state": "decided", "outcome": decision.outcome, "verdict": decision.verdict, "reason": decision.reason,
+            "val_bpb": decision.val_bpb, "gain_bpb": decision.gain_bpb, "gain_low": decision.gain_low,
+            "gain_high": decision.gain_high, "p_value": decision.p_value, "counted_bytes": decision.counted_bytes,
+            "decided_at": now(),
+        })
+
+    # -- replicates
+
+    def launch(
+        self, trial_id: int, for_trial_id: int, purpose: str, position: int, seed: int, split: Split
+    ) -> int:
+        return self._insert("launched", "replicates", {
+            "trial_id": trial_id, "for_trial_id": for_trial_id, "purpose": purpose, "position": position,
+            "seed": seed, "heldout": split, "state": "launched", "launched_at": now(),
+        })
+
+    def collect(self, replicate_id: int, execution: Execution, artifact: Artifact) -> None:
+        """The train sandbox is gone and its artifact, already a blob, is ours."""
+        with self._transition("collected"):
+            self._execution(replicate_id, execution)
+            self._know_blob(artifact.sha256, "artifact", artifact.artifact_bytes)
+            self._set("replicates", replicate_id, {
+                "state": "collected", "artifact_sha256": artifact.sha256, "artifact_bytes": artifact.artifact_bytes,
+                "code_bytes": artifact.code_bytes, "train_seconds": execution.clock_seconds, "collected_at": now(),
+            })
+
+    def score(
+        self, replicate_id: int, *, outcome: Outcome, message: str, score: Score | None,
+        executions: Mapping[Role, Execution], wall_seconds: float,
+    ) -> None:
+        """The replicate is finished: with a score, or with the outcome that kept it from one."""
+        values: Row = {
+            "state": "scored", "outcome": outcome, "message": message, "wall_seconds": wall_seconds,
+            "scored_at": now(),
+        }
+        if score is not None:
+            values |= {
+                "val_bpb": score.val_bpb, "total_nats": score.total_nats, "text_bytes": score.text_bytes,
+                "tokens": score.tokens, "score_kind": score.kind, "train_seconds": score.train_seconds,
+                "eval_seconds": score.eval_seconds,
+            }
+        with self._transition("scored"):
+            for execution in executions.values():
+                self._execution(replicate_id, execution)
+            self._set("replicates", replicate_id, values)
+
+    # -- how
+
+    def _execution(self, replicate_id: int, execution: Execution) -> None:
+        log = self._blob(execution.log.encode(), "log") if execution.log else None
+        self.db.table("executions").insert({
+            "replicate_id": replicate_id, "role": execution.role, "outcome": execution.outcome,
+            "exit_code": execution.exit_code, "wall_seconds": execution.wall_seconds,
+            "cpu_seconds": execution.cpu_seconds, "clock_seconds": execution.clock_seconds,
+            "peak_memory_bytes": execution.peak_memory_bytes, "log_sha256": log, "message": execution.message,
+        })
+
+    def _blob(self, data: bytes, kind: str) -> str:
+        sha256 = self.blobs.put(data)
+        self._know_blob(sha256, kind, len(data))
+        return sha256
+
+    def _know_blob(self, sha256: str, kind: str, size: int) -> None:
+        self.db.execute("INSERT OR IGNORE INTO blobs (sha256, kind, bytes) VALUES (?, ?, ?)", (sha256, kind, size))
+
+    def _set(self, table: str, row_id: int, values: Row) -> None:
+        self.db.table(table).update(row_id, values)
+
+    def _insert(self, what: str, table: str, values: Row) -> int:
+        with self._transition(what):
+            return int(self.db.table(table).insert(values).last_pk)
+
+    def _update(self, what: str, table: str, row_id: int, values: Row) -> None:
+        with self._transition(what):
+            self._set(table, row_id, values)
+
+    @contextlib.contextmanager
+    def _transition(self, what: str) -> Iterator[None]:
+        with ledger_errors(self.path):
+            with self.db.atomic():
+                yield
+                self._notify(f"before {what}")
+            self._notify(what)
+
+
+def _take_lock(path: Path) -> int:
+    handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        holder = os.pread(handle, 20, 0).decode(errors="replace").strip()
+        os.close(handle)
+        who = f" (process {holder})" if holder else ""
+        raise LedgerBusyError(
+            f"another agentgolf{who} is writing to {path.parent}; wait for it, or give --runs another folder"
+        ) from error
+    os.ftruncate(handle, 0)
+    os.pwrite(handle, str(os.getpid()).encode(), 0)
+    return handle
+

@@ -1,0 +1,322 @@
+"""One run: baseline, then propose, apply, train, score, decide, until the budget ends, then the final.
+
+Every step reads the ledger for what is already done, so a resume is the same code as a first start.
+"""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from agentgolf.course import Course
+from agentgolf.decide.accept import Judgement, Rules, judge, pooled_noise
+from agentgolf.decide.policy import ancestry, incumbent
+from agentgolf.decide.stop import Costs, estimate, fits
+from agentgolf.domain import Clock, Outcome, Proposal, Split, TrialState, Verdict
+from agentgolf.errors import AgentgolfError, PatchError, ProposerExhaustedError
+from agentgolf.ledger.lineage import noise_groups, replicate_rows, scores_of, summaries, trial_rows
+from agentgolf.ledger.store import Decision, Ledger, Row
+from agentgolf.loop.bench import Spec
+from agentgolf.loop.budget import Budget
+from agentgolf.loop.crew import Crew
+from agentgolf.loop.observer import Observer
+from agentgolf.patch.guard import guard
+from agentgolf.patch.parse import parse_diff
+from agentgolf.patch.workspace import GitStore
+from agentgolf.proposer.base import Context, Proposer
+
+# Besides training: starting interpreters, scoring, and a core that is slower than the reference.
+FIRST_GUESS_FACTOR, FIRST_GUESS_SECONDS = 1.3, 12.0
+
+
+@dataclass(slots=True, kw_only=True)
+class Campaign:
+    """`run` plays to the end. The collaborators are the caller's to open and close."""
+
+    row: Row
+    course: Course
+    ledger: Ledger
+    store: GitStore
+    proposer: Proposer
+    crew: Crew
+    budget: Budget
+    observer: Observer
+    jobs: int
+
+    def run(self) -> None:
+        """Raises `InterruptedRunError` when stopped; the ledger then holds all that was finished."""
+        self._baseline()
+        while (trial := self._open_trial() or self._next_trial()) is not None:
+            self._play(trial)
+            self.crew.check()
+        self._final()
+        self.budget.beat(force=True)
+        self.ledger.finish_run(self.row["id"])
+
+    # -- the stages
+
+    def _baseline(self) -> None:
+        """Trial 0: the unmodified course, measured often enough to know the noise."""
+        trials = trial_rows(self.ledger, self.row["id"])
+        if not trials:
+            nothing = Proposal(hypothesis="the unmodified course", edits=(), proposer="course", technique="baseline")
+            self.ledger.propose(self.row["id"], 0, None, nothing)
+            trials = trial_rows(self.ledger, self.row["id"])
+        trial = trials[0]
+        if trial["state"] == TrialState.PROPOSED:
+            origin, start = self.row["origin_commit"], self._baseline_commit()
+            self.ledger.apply(
+                trial["id"], commit=start, tree=self.store.tree(start), fingerprint="",
+                diff=self.store.diff(origin, start) if start != origin else "",
+            )
+        if trial["state"] == TrialState.DECIDED:
+            return
+        count = self.course.spec.decision.baseline_replicates
+        self._measure([(trial["id"], trial["id"], "baseline", i, Split.A) for i in range(count)])
+        scores, failed = self._scores(trial["id"]), self._failure(trial["id"])
+        if failed is not None:
+            raise AgentgolfError(
+                f"the baseline does not finish ({failed['outcome']}: {failed['message']}); "
+                f"see: agentgolf show {self.row['name']}:0 --log"
+            )
+        self._keep_ref(0, start if trial["state"] == TrialState.PROPOSED else trial["commit_sha"], kept=True)
+        self._decide(trial["id"], Decision(
+            outcome=Outcome.OK, verdict=Verdict.KEEP, reason="the baseline", val_bpb=sum(scores) / len(scores),
+            counted_bytes=self._counted_bytes(trial["id"]),
+        ))
+
+    def _baseline_commit(self) -> str:
+        """The course as its track starts it: the repo, with the track's own patch if it has one."""
+        origin: str = self.row["origin_commit"]
+        if self.course.limits.baseline is None:
+            return origin
+        diff = (self.course.folder / self.course.limits.baseline).read_text(encoding="utf-8")
+        return self.store.commit_edits(origin, origin, (diff,), f"baseline of the track {self.course.track}")
+
+    def _open_trial(self) -> Row | None:
+        """The trial that an earlier process left in the middle, if any."""
+        return next((t for t in trial_rows(self.ledger, self.row["id"]) if t["state"] != TrialState.DECIDED), None)
+
+    def _next_trial(self) -> Row | None:
+        """Propose one more, unless the budget, the limit or the proposer says that it is enough."""
+        rows = trial_rows(self.ledger, self.row["id"])
+        limit = self.row["trials_limit"]
+        if (limit is not None and len(rows) - 1 >= limit) or not self._fits(self._first_look()):
+            return None
+        self.budget.beat()
+        self.observer.stage(len(rows), "proposing")
+        context = self._context(rows)
+        try:
+            proposal = self.proposer.propose(context)
+        except ProposerExhaustedError as error:
+            self.observer.note(f"{error}; the search ends here")
+            return None
+        parent = next(row for row in rows if row["number"] == context.parent)
+        self.ledger.propose(self.row["id"], context.number, parent["id"], proposal)
+        return trial_rows(self.ledger, self.row["id"])[-1]
+
+    def _play(self, trial: Row) -> None:
+        """From proposed to decided; starts wherever the ledger says that it stopped."""
+        if trial["state"] == TrialState.PROPOSED:
+            try:
+                self._apply(trial)
+            except PatchError as error:
+                self._decide(trial["id"], Decision(outcome=Outcome.REJECTED, verdict=Verdict.REVERT, reason=str(error)))
+                return
+        parent_id, done = trial["parent_id"], 0
+        wanted = self.course.spec.decision.looks[0]
+        while True:
+            self._measure(self._look(trial["id"], parent_id, done, wanted))
+            failed = self._failure(trial["id"])
+            if failed is not None:
+                outcome = Outcome(failed["outcome"])
+                self._finish(trial, None, Verdict.REVERT, outcome, failed["message"])
+                return
+            # Of a later look only what belongs to this one may count, or a resume would judge differently.
+            rows = [
+                row for row in replicate_rows(self.ledger, self.row["id"])
+                if row["for_trial_id"] != trial["id"] or row["position"] < wanted
+            ]
+            noise = pooled_noise(noise_groups(rows))
+            judgement = judge(scores_of(rows, parent_id), scores_of(rows, trial["id"]), self._rules(), noise)
+            if judgement.verdict is not None:
+                self._finish(trial, judgement, judgement.verdict, Outcome.OK, judgement.reason)
+                return
+            done, wanted = wanted, judgement.wanted
+            if not self._measured_already(trial["id"], wanted) and not self._fits(2 * (wanted - done)):
+                reason = f"the budget ended before replicate {wanted}: {judgement.reason}"
+                self._finish(trial, judgement, Verdict.UNDECIDED, Outcome.OK, reason)
+                return
+
+    def _apply(self, trial: Row) -> None:
+        """Raises `PatchError` when the edit is not allowed, conflicts, or was tried on this parent."""
+        parent = self.ledger.rows("SELECT * FROM trials WHERE id = ?", trial["parent_id"])[0]
+        edits = tuple(json.loads(trial["edits_json"]))
+        for edit in edits:
+            guard(parse_diff(edit), self.course.is_editable)
+        commit = self.store.commit_edits(
+            parent["commit_sha"], trial["base_commit"] or parent["commit_sha"], edits, trial["hypothesis"]
+        )
+        patch = parse_diff(self.store.diff(parent["commit_sha"], commit))
+        guard(patch, self.course.is_editable)
+        tree = self.store.tree(commit)
+        twins = self.ledger.rows(
+            "SELECT number FROM trials WHERE run_id = ? AND tree_sha = ? AND id != ?", self.row["id"], tree, trial["id"]
+        )
+        if twins:
+            raise PatchError(f"the same code as trial {twins[0]['number']}")
+        self._keep_ref(trial["number"], commit, kept=False)
+        self.ledger.apply(trial["id"], commit=commit, tree=tree, fingerprint=patch.fingerprint, diff=patch.diff)
+
+    def _look(self, trial_id: int, parent_id: int, done: int, wanted: int) -> list[tuple[int, int, str, int, Split]]:
+        """The next replicates of a candidate, each beside one of the incumbent so that drift cancels.
+
+        With a single slot the first is measured alone: most candidates need no more to be turned down.
+        """
+        plan: list[tuple[int, int, str, int, Split]] = []
+        for i in range(done, wanted):
+            plan.append((trial_id, trial_id, "search", i, Split.A))
+            if self.jobs > 1 or i > 0:
+                plan.append((parent_id, trial_id, "paired", i, Split.A))
+        return plan
+
+    def _final(self) -> None:
+        """Baseline and incumbent with fresh seeds on held-out B; more pairs while the budget lasts."""
+        decided = summaries(trial_rows(self.ledger, self.row["id"]))
+        best = incumbent(decided)
+        if best.number == 0:
+            return
+        ids = {row["number"]: row["id"] for row in trial_rows(self.ledger, self.row["id"])}
+        count = self.course.spec.decision.final_replicates
+        position = 0
+        while position < count or (self.row["budget_seconds"] is not None and self._fits(2, reserve=0.0)):
+            self.observer.stage(best.number, "final measurement on held-out B")
+            self._measure([
+                (ids[number], ids[best.number], "final", position, Split.B) for number in (0, best.number)
+            ])
+            position += 1
+
+    # -- helpers
+
+    def _measure(self, plan: Sequence[tuple[int, int, str, int, Split]]) -> None:
+        """Launch what of the plan is not yet in the ledger, and finish all of it."""
+        known = {
+            (r["trial_id"], r["for_trial_id"], r["purpose"], r["position"]): r
+            for r in replicate_rows(self.ledger, self.row["id"])
+        }
+        trials = {row["id"]: row for row in trial_rows(self.ledger, self.row["id"])}
+        specs = []
+        for trial_id, for_trial_id, purpose, position, split in plan:
+            row = known.get((trial_id, for_trial_id, purpose, position))
+            if row is not None and row["state"] == "scored":
+                continue
+            seed = _seed(self.row["seed"], trials[trial_id]["number"], trials[for_trial_id]["number"], purpose, position)
+            replicate_id = row["id"] if row else self.ledger.launch(
+                trial_id, for_trial_id, purpose, position, seed, split
+            )
+            specs.append(Spec(
+                replicate_id=replicate_id, trial=trials[trial_id]["number"], seed=seed, split=split,
+                files=self.store.files(trials[trial_id]["commit_sha"]), label=f"{purpose} {position + 1}",
+                artifact_sha256=row["artifact_sha256"] if row else None,
+                code_bytes=(row["code_bytes"] or 0) if row else 0,
+                train_seconds=(row["train_seconds"] or 0.0) if row else 0.0,
+            ))
+        if specs:
+            self.crew.measure(specs)
+
+    def _measured_already(self, trial_id: int, wanted: int) -> bool:
+        rows = self.ledger.rows(
+            "SELECT count(*) AS n FROM replicates WHERE trial_id = ? AND purpose = 'search' AND state = 'scored'",
+            trial_id,
+        )
+        return bool(rows[0]["n"] >= wanted)
+
+    def _context(self, rows: Sequence[Row]) -> Context:
+        history = summaries(rows)
+        parent = incumbent(history)
+        commit = next(row["commit_sha"] for row in rows if row["number"] == parent.number)
+        return Context(
+            run_seed=self.row["seed"], number=len(rows), parent=parent.number, origin=self.row["origin_commit"],
+            files=self._editable_text(commit), origin_files=self._editable_text(self.row["origin_commit"]),
+            lineage=ancestry(history, parent.number), history=history, cap_bytes=self.course.limits.artifact_cap_bytes,
+        )
+
+    def _editable_text(self, commit: str) -> dict[str, str]:
+        files = self.store.files(commit)
+        return {name: data.decode("utf-8", "replace") for name, data in files.items() if self.course.is_editable(name)}
+
+    def _finish(
+        self, trial: Row, judgement: Judgement | None, verdict: Verdict, outcome: Outcome, reason: str
+    ) -> None:
+        scores = self._scores(trial["id"])
+        evidence = judgement.evidence if judgement else None
+        low, high = evidence.interval() if evidence else (None, None)
+        if verdict is Verdict.KEEP:
+            row = self.ledger.rows("SELECT * FROM trials WHERE id = ?", trial["id"])[0]
+            self._keep_ref(row["number"], row["commit_sha"], kept=True)
+        self._decide(trial["id"], Decision(
+            outcome=outcome, verdict=verdict, reason=reason,
+            val_bpb=sum(scores) / len(scores) if scores else None,
+            gain_bpb=evidence.gain if evidence else None, gain_low=low, gain_high=high,
+            p_value=evidence.p_value if evidence else None, counted_bytes=self._counted_bytes(trial["id"]),
+        ))
+
+    def _decide(self, trial_id: int, decision: Decision) -> None:
+        self.ledger.decide(trial_id, decision)
+        self.budget.beat(force=True)
+        rows = trial_rows(self.ledger, self.row["id"])
+        self.observer.decided(next(row for row in rows if row["id"] == trial_id))
+
+    def _keep_ref(self, number: int, commit: str, *, kept: bool) -> None:
+        self.store.set_ref(f"refs/agentgolf/trials/{number}", commit)
+        if kept:
+            self.store.set_ref(f"refs/heads/agentgolf/{self.row['name']}", commit)
+
+    def _scores(self, trial_id: int) -> list[float]:
+        return scores_of(replicate_rows(self.ledger, self.row["id"]), trial_id)
+
+    def _rules(self) -> Rules:
+        spec = self.course.spec.decision
+        return Rules(min_gain_bpb=spec.min_gain_bpb, level=spec.level, looks=spec.looks)
+
+    def _failure(self, trial_id: int) -> Row | None:
+        """The first replicate of this trial's own that did not end well."""
+        rows = self.ledger.rows(
+            "SELECT * FROM replicates WHERE trial_id = ? AND for_trial_id = ? AND state = 'scored' AND outcome != 'ok' "
+            "ORDER BY id LIMIT 1", trial_id, trial_id,
+        )
+        return rows[0] if rows else None
+
+    def _counted_bytes(self, trial_id: int) -> int | None:
+        rows = self.ledger.rows(
+            "SELECT max(artifact_bytes + code_bytes) AS n FROM replicates WHERE trial_id = ?", trial_id
+        )
+        return int(rows[0]["n"]) if rows[0]["n"] is not None else None
+
+    def _first_look(self) -> int:
+        return self.course.spec.decision.looks[0] * (2 if self.jobs > 1 else 1)
+
+    def _fits(self, replicates: int, reserve: float | None = None) -> bool:
+        """Whether so many more can be measured, with the final measurement kept back."""
+        costs = self.costs()
+        final = 2 * self.course.spec.decision.final_replicates
+        return fits(self.budget.left_seconds, costs, replicates, costs.replicates(final) if reserve is None else reserve)
+
+    def costs(self) -> Costs:
+        seen = [
+            row["wall_seconds"] for row in replicate_rows(self.ledger, self.row["id"])
+            if row["state"] == "scored" and row["outcome"] == Outcome.OK
+        ]
+        return estimate(seen, first_guess(self.course), self.jobs)
+
+
+def first_guess(course: Course) -> float:
+    """Seconds of one replicate, before any was measured."""
+    factor = 1.0 if course.limits.clock is Clock.WALL else FIRST_GUESS_FACTOR
+    return course.limits.train_seconds * factor + FIRST_GUESS_SECONDS
+
+
+def _seed(run_seed: int, *what: object) -> int:
+    """A 31-bit seed that depends on the run's seed and on what it is for, and on nothing else."""
+    digest = hashlib.sha256(":".join(map(str, (run_seed, *what))).encode()).digest()
+    return int.from_bytes(digest[:4], "big") >> 1

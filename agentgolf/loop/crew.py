@@ -1,0 +1,179 @@
+"""Runs several replicates at once, one a slot, and writes down each transition in the main thread."""
+
+import queue
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TypeVar
+
+import tenacity
+
+from agentgolf.domain import Artifact, Outcome, Slot
+from agentgolf.errors import InfrastructureError, InterruptedRunError
+from agentgolf.ledger.store import Ledger
+from agentgolf.loop.bench import Bench, Scored, Spec, Trained
+from agentgolf.loop.budget import Budget
+from agentgolf.loop.observer import Observer, curve_point
+
+TICK_SECONDS = 0.2
+T = TypeVar("T")
+INFRASTRUCTURE_ATTEMPTS = 3
+
+
+@dataclass(frozen=True, slots=True)
+class _Message:
+    """From a worker: `done` is set when the main thread has written the transition down."""
+
+    spec: Spec
+    content: Trained | Scored | BaseException
+    wall_seconds: float
+    done: threading.Event
+
+
+class Crew:
+    """`stop()` lets what runs reach its next transition, then ends; `stop_now()` kills the sandboxes."""
+
+    def __init__(
+        self, *, bench: Bench, ledger: Ledger, budget: Budget, slots: Sequence[Slot], observer: Observer,
+        retry_wait_seconds: float = 5.0,
+    ) -> None:
+        self._bench, self._ledger, self._budget, self._observer = bench, ledger, budget, observer
+        self._slots: queue.SimpleQueue[Slot] = queue.SimpleQueue()
+        for slot in slots:
+            self._slots.put(slot)
+        self._count = len(slots)
+        self._messages: queue.SimpleQueue[_Message] = queue.SimpleQueue()
+        self._retry_wait_seconds = retry_wait_seconds
+        self.stopping = threading.Event()
+        self.killed = threading.Event()
+
+    def stop(self) -> None:
+        self.stopping.set()
+
+    def stop_now(self) -> None:
+        self.stopping.set()
+        self.killed.set()
+        self._bench.kill_all()
+
+    def check(self) -> None:
+        """Raises `InterruptedRunError` once the user has asked to stop."""
+        if self.stopping.is_set():
+            raise InterruptedRunError("stopped; go on with: agentgolf resume")
+
+    def measure(self, specs: Sequence[Spec]) -> None:
+        """Finish these replicates, in this order as slots become free.
+
+        Raises `InterruptedRunError` after a stop and `InfrastructureError` when the engine stays away; what
+        was finished until then is in the ledger.
+        """
+        self.check()
+        failure: BaseException | None = None
+        with ThreadPoolExecutor(self._count) as pool:
+            futures = [pool.submit(self._work, spec) for spec in specs]
+            while not all(future.done() for future in futures) or not self._messages.empty():
+                try:
+                    message = self._messages.get(timeout=TICK_SECONDS)
+                except queue.Empty:
+                    self._budget.beat()
+                    continue
+                try:
+                    if isinstance(message.content, BaseException):
+                        raise message.content
+                    if not self.killed.is_set():
+                        self._record(message)
+                except BaseException as error:  # noqa: BLE001  (raised again below, when the workers have ended)
+                    failure = failure or error
+                    self.stop_now()
+                finally:
+                    message.done.set()
+        if failure is not None:
+            raise failure
+        self.check()
+
+    def _work(self, spec: Spec) -> None:
+        started = time.monotonic()
+        try:
+            self._stages(spec, started)
+        except BaseException as error:  # noqa: BLE001  (handed to the main thread, which raises it)
+            self._hand_over(spec, error, started)
+
+    def _stages(self, spec: Spec, started: float) -> None:
+        if self.stopping.is_set():
+            return
+        slot = self._slots.get()
+        try:
+            artifact, train_seconds = self._stored(spec), spec.train_seconds
+            if artifact is None:
+                trained = self._retried(lambda: self._bench.train(spec, slot, self._follow(spec)))
+                self._hand_over(spec, trained, started)
+                artifact, train_seconds = trained.artifact, trained.execution.clock_seconds
+            if artifact is None or self.stopping.is_set():
+                return
+            self._observer.stage(spec.trial, f"scoring {spec.label}")
+            found = artifact
+            scored = self._retried(lambda: self._bench.score(spec, slot, found, train_seconds))
+            self._hand_over(spec, scored, started)
+        finally:
+            self._slots.put(slot)
+
+    def _stored(self, spec: Spec) -> Artifact | None:
+        """The artifact of a replicate that an earlier process had collected, if any."""
+        if spec.artifact_sha256 is None:
+            return None
+        path = self._bench.blobs.path(spec.artifact_sha256)
+        return Artifact(
+            path=path, sha256=spec.artifact_sha256, artifact_bytes=path.stat().st_size, code_bytes=spec.code_bytes
+        )
+
+    def _retried(self, attempt: Callable[[], T]) -> T:
+        """Engine failures only, twice; a candidate's own failure is never tried again."""
+        retrying = tenacity.Retrying(
+            retry=tenacity.retry_if_exception_type(InfrastructureError) & tenacity.retry_if_exception(self._goes_on),
+            stop=tenacity.stop_after_attempt(INFRASTRUCTURE_ATTEMPTS),
+            wait=tenacity.wait_exponential(multiplier=self._retry_wait_seconds, max=30),
+            before_sleep=lambda state: self._observer.note(
+                f"{state.outcome.exception() if state.outcome else ''}; trying again"
+            ),
+            reraise=True,
+        )
+        return retrying(attempt)
+
+    def _goes_on(self, _: BaseException) -> bool:
+        return not self.stopping.is_set()
+
+    def _hand_over(self, spec: Spec, content: Trained | Scored | BaseException, started: float) -> None:
+        done = threading.Event()
+        self._messages.put(_Message(spec, content, time.monotonic() - started, done))
+        done.wait()
+
+    def _record(self, message: _Message) -> None:
+        spec, content = message.spec, message.content
+        if isinstance(content, Trained) and content.artifact is not None:
+            self._ledger.collect(spec.replicate_id, content.execution, content.artifact)
+        elif isinstance(content, Trained):
+            assert content.error is not None
+            self._ledger.score(
+                spec.replicate_id, outcome=content.error.outcome, message=str(content.error), score=None,
+                executions={content.execution.role: content.execution}, wall_seconds=message.wall_seconds,
+            )
+        elif isinstance(content, Scored):
+            self._ledger.score(
+                spec.replicate_id, outcome=content.error.outcome if content.error else Outcome.OK,
+                message=str(content.error or ""), score=content.score, executions=content.executions,
+                wall_seconds=message.wall_seconds,
+            )
+        self._budget.beat(force=True)
+        row = self._ledger.rows("SELECT * FROM replicates WHERE id = ?", spec.replicate_id)[0]
+        if row["state"] == "scored":
+            self._observer.replicate({**row, "trial": spec.trial})
+
+    def _follow(self, spec: Spec) -> Callable[[str], None]:
+        self._observer.stage(spec.trial, f"training {spec.label}")
+
+        def follow(line: str) -> None:
+            if point := curve_point(line):
+                self._observer.curve(spec.trial, spec.label, point)
+
+        return follow

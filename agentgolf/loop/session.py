@@ -1,0 +1,211 @@
+"""Opens everything that a run needs, and closes it again: for a new run, a resume or a replay."""
+
+import contextlib
+import datetime
+import shutil
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from agentgolf import __version__
+from agentgolf.config import Settings, format_duration
+from agentgolf.course import Course, load_course, repo_files
+from agentgolf.data import Documents, data_file, load_documents, write_training_data
+from agentgolf.decide.stop import Costs, fits
+from agentgolf.domain import Clock, RunState, Slot
+from agentgolf.errors import CourseError, EnvironmentNotReadyError, UsageError
+from agentgolf.ledger.lineage import find_run
+from agentgolf.ledger.store import Ledger, Row
+from agentgolf.loop.bench import Bench
+from agentgolf.loop.budget import Budget
+from agentgolf.loop.campaign import Campaign, first_guess
+from agentgolf.loop.crew import Crew
+from agentgolf.loop.home import find_course, find_scaffold, is_shipped, shipped
+from agentgolf.loop.observer import Observer
+from agentgolf.patch.workspace import GitStore, require_clean
+from agentgolf.proposer.scaffold import Scaffold, load_scaffold
+from agentgolf.sandbox.base import Sandbox
+from agentgolf.sandbox.clock import SpeedMeter
+from agentgolf.sandbox.docker import DockerSandbox
+from agentgolf.sandbox.process import ProcessSandbox
+from agentgolf.sandbox.slots import plan_slots
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunRequest:
+    """What the user asked of a new run."""
+
+    settings: Settings
+    budget_seconds: float | None
+    trials: int | None
+    name: str | None
+
+
+def run_folder(runs: Path, name: str) -> Path:
+    return runs / name
+
+
+def open_course(settings: Settings) -> Course:
+    """Find, read and check the course; a user's folder must be committed in git."""
+    folder = find_course(settings.course)
+    course = load_course(folder, settings.track)
+    if not is_shipped(folder):
+        require_clean(folder)
+    return course
+
+
+def open_scaffold(name: str, course: Course) -> Scaffold:
+    """The scaffold, with the course's own playbook if it has one, else the shipped one."""
+    playbook = course.folder / course.spec.playbook if course.spec.playbook else shipped("prompts") / "playbook"
+    return load_scaffold(find_scaffold(name), playbook)
+
+
+def create_run(ledger: Ledger, request: RunRequest, course: Course, slots: list[Slot], sandbox: str) -> Row:
+    """Write the run's row; its git store exists before it. Raises `UsageError` on a taken name or a tiny budget."""
+    _require_room(course, request, len(slots))
+    name = request.name or f"{course.name}-{datetime.datetime.now():%m%d-%H%M%S}"
+    if not name.replace("-", "").replace("_", "").replace(".", "").isalnum() or len(name) > 60:
+        raise UsageError(f"{name!r} cannot name a run: use letters, digits, dots, - and _, 60 at most")
+    if ledger.rows("SELECT 1 FROM runs WHERE name = ?", name):
+        raise UsageError(f"there is a run {name!r} already; go on with `agentgolf resume {name}` or give another --name")
+    store = GitStore(run_folder(ledger.folder, name) / "store.git")
+    origin = store.commit_files(
+        {file: (course.repo / file).read_bytes() for file in repo_files(course.repo)}, f"the course {course.name}"
+    )
+    store.set_ref("refs/agentgolf/origin", origin)
+    store.close()
+    ledger.start_run(
+        name=name, course=course.name, track=course.track, course_sha256=course.sha256, course_json=course.to_json(),
+        course_folder=str(course.folder), scaffold=request.settings.scaffold, sandbox=sandbox, jobs=len(slots),
+        seed=request.settings.seed, budget_seconds=request.budget_seconds, trials_limit=request.trials,
+        origin_commit=origin, agentgolf_version=__version__,
+    )
+    return find_run(ledger, name)
+
+
+def _require_room(course: Course, request: RunRequest, jobs: int) -> None:
+    if request.budget_seconds is None:
+        return
+    spec = course.spec.decision
+    costs = Costs(replicate_seconds=first_guess(course), jobs=jobs)
+    least = spec.baseline_replicates + 2 * spec.looks[0] + 2 * spec.final_replicates
+    if not fits(request.budget_seconds, costs, least, 0.0):
+        needed = costs.replicates(spec.baseline_replicates) + costs.replicates(2) + costs.replicates(
+            2 * spec.final_replicates
+        )
+        raise UsageError(
+            f"a budget of {format_duration(request.budget_seconds)} is shorter than one trial: baseline, one trial and "
+            f"the final measurement take about {format_duration(needed)} on the track {course.track}; "
+            "give more, or choose a shorter track"
+        )
+
+
+def reopen_course(row: Row) -> Course:
+    """The course of a run being resumed. Raises `CourseError` when it has changed since."""
+    folder = Path(row["course_folder"])
+    if not folder.is_dir():
+        folder = find_course(row["course"])
+    course = load_course(folder, row["track"])
+    if course.sha256 != row["course_sha256"]:
+        raise CourseError(
+            f"the course {row['course']} at {folder} has changed since the run {row['name']} began, so scores would "
+            "not compare; restore it, or start a new run"
+        )
+    return course
+
+
+def resumable_run(ledger: Ledger, name: str | None) -> Row:
+    """The named run, or the newest that is not finished. Raises `UsageError`."""
+    if name is None:
+        rows = ledger.rows("SELECT * FROM runs WHERE state = 'open' ORDER BY id DESC LIMIT 1")
+        if not rows:
+            raise UsageError("no run waits to be resumed; start one: agentgolf run")
+        return rows[0]
+    row = find_run(ledger, name)
+    if row["state"] == RunState.FINISHED:
+        raise UsageError(f"the run {name!r} is finished; see: agentgolf tree {name}")
+    return row
+
+
+@contextlib.contextmanager
+def open_sandbox(kind: str, course: Course) -> Iterator[Sandbox]:
+    """`docker`, `process`, or `auto`: Docker if its engine answers and has the course's image, else process.
+
+    Raises `EnvironmentNotReadyError` with the fix when the chosen one cannot be used.
+    """
+    meter = SpeedMeter() if course.limits.clock is Clock.REFERENCE else None
+    try:
+        yield _choose_sandbox(kind, course, meter)
+    finally:
+        if meter is not None:
+            meter.close()
+
+
+def _choose_sandbox(kind: str, course: Course, meter: SpeedMeter | None) -> Sandbox:
+    if kind in ("auto", "docker"):
+        try:
+            docker = DockerSandbox(course.spec.image, meter)
+            docker.prepare()
+            return docker
+        except EnvironmentNotReadyError:
+            if kind == "docker":
+                raise
+    process = ProcessSandbox(meter)
+    process.prepare()
+    return process
+
+
+def hidden_paths(course: Course) -> tuple[Path, ...]:
+    """Folders of the interpreter's environment in which held-out text lies."""
+    return (data_file(course).parent.resolve(),) if course.spec.data.package else ()
+
+
+@contextlib.contextmanager
+def open_bench(
+    folder: Path, name: str, course: Course, documents: Documents, sandbox: Sandbox, ledger: Ledger
+) -> Iterator[Bench]:
+    """A bench whose scratch is gone afterwards; `folder` is the run's."""
+    folder = folder.resolve()
+    work = folder / "work" / uuid.uuid4().hex[:8]
+    work.mkdir(parents=True)
+    try:
+        yield Bench(
+            run=name, course=course, documents=documents, sandbox=sandbox, blobs=ledger.blobs,
+            data=write_training_data(documents, folder / "data"), work=work, hidden=hidden_paths(course),
+        )
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+
+
+def reconcile(ledger: Ledger, row: Row, sandbox: Sandbox, observer: Observer) -> None:
+    """End what an earlier process of this run left running, and remove its scratch."""
+    for found in sandbox.reap({"run": row["name"]}):
+        observer.note(f"removed {found}, left by an earlier process")
+    shutil.rmtree(run_folder(ledger.folder, row["name"]) / "work", ignore_errors=True)
+
+
+@contextlib.contextmanager
+def open_campaign(
+    ledger: Ledger, row: Row, course: Course, sandbox: Sandbox, slots: list[Slot], observer: Observer,
+) -> Iterator[Campaign]:
+    """Everything of one run, from its row in the ledger."""
+    reconcile(ledger, row, sandbox, observer)
+    folder = run_folder(ledger.folder, row["name"])
+    scaffold = open_scaffold(row["scaffold"], course)
+    documents = load_documents(course)
+    with open_bench(folder, row["name"], course, documents, sandbox, ledger) as bench:
+        budget = Budget(ledger, row["id"], row["budget_seconds"])
+        crew = Crew(bench=bench, ledger=ledger, budget=budget, slots=slots, observer=observer)
+        store = GitStore(folder / "store.git")
+        try:
+            yield Campaign(
+                row=row, course=course, ledger=ledger, store=store, proposer=scaffold.proposer, crew=crew,
+                budget=budget, observer=observer, jobs=len(slots),
+            )
+        finally:
+            store.close()
+
+
+def slots_for(course: Course, jobs: int | None) -> list[Slot]:
+    return plan_slots(threads=course.limits.threads, gpus=course.limits.gpus, jobs=jobs)

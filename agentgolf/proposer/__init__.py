@@ -1,0 +1,1 @@
+"""Proposes changes: each proposer sees a `Context` and gives a `Proposal`."""

@@ -1,0 +1,1 @@
+"""Shows what the ledger holds: summaries, tables, trees."""

@@ -1,0 +1,1 @@
+"""Runs one candidate process under limits, and measures it from outside."""

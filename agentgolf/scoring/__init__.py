@@ -1,0 +1,1 @@
+"""Measures a candidate: the text, the targets, the softmax and the byte count are ours."""
