@@ -121,10 +121,7 @@ class Course:
 def matches(path: str, globs: tuple[str, ...]) -> bool:
     """Whether a relative path matches one of the globs (`*` stays inside a folder)."""
     parts = PurePosixPath(path)
-    return any(
-        len(parts.parts) == len(PurePosixPath(glob).parts) and parts.match(glob)
-        for glob in globs
-    )
+    return any(len(parts.parts) == len(PurePosixPath(glob).parts) and parts.match(glob) for glob in globs)
 
 
 def repo_files(repo: Path) -> list[str]:
@@ -145,8 +142,7 @@ def load_course(folder: Path, track: str | None = None) -> Course:
     path = folder / COURSE_FILE
     if not path.is_file():
         raise CourseError(
-            f"no course at {folder}: it has no {COURSE_FILE}; "
-            f"`agentgolf init DIR` makes a course to start from"
+            f"no course at {folder}: it has no {COURSE_FILE}; `agentgolf init DIR` makes a course to start from"
         )
     text = path.read_text(encoding="utf-8", errors="replace")
     try:
@@ -181,7 +177,11 @@ def load_course(folder: Path, track: str | None = None) -> Course:
     if patch := spec.tracks[name].baseline:
         digest.update(_sibling(folder, patch, path, text).read_bytes())
     return Course(
-        name=spec.name, track=name, folder=folder.resolve(), spec=spec, limits=spec.tracks[name],
+        name=spec.name,
+        track=name,
+        folder=folder.resolve(),
+        spec=spec,
+        limits=spec.tracks[name],
         sha256=digest.hexdigest(),
     )
 

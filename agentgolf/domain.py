@@ -76,8 +76,8 @@ class Proposal:
     """A hypothesis and the raw edits that a proposer returned.
 
     `edits` are unified diffs, applied in order: each against the parent or, when `base` names another
-    commit, against that one and then merged three-way onto the parent. `technique` names what was tried, for grouping; `detail` is the proposer's own
-    (JSON-serializable) note, read back by the same proposer when it proposes again.
+    commit, against that one and then merged three-way onto the parent. `technique` names what was tried,
+    for grouping; `detail` is the proposer's own (JSON-serializable) note, which it reads back later.
     """
 
     hypothesis: str

@@ -11,7 +11,11 @@ from agentgolf.cli import care_commands, read_commands, run_commands
 EPILOG = "Exit codes: 0 done, 1 failed, 2 usage, 3 no improvement found, 4 environment not ready, 130 interrupted."
 
 app = typer.Typer(
-    name="agentgolf", no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None, epilog=EPILOG,
+    name="agentgolf",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    epilog=EPILOG,
     help="Plays Parameter Golf unattended: proposes changes, trains, scores and keeps what is really better.",
 )
 for commands in (run_commands, read_commands, care_commands):

@@ -17,11 +17,14 @@ def register(app: typer.Typer) -> None:
 
 
 def doctor(
-    course: Annotated[str | None, typer.Option("--course", help="A shipped course or a folder.  [default: practice]")] = None,
+    course: Annotated[
+        str | None, typer.Option("--course", help="A shipped course or a folder.  [default: practice]")
+    ] = None,
     runs: Runs = None,
     json_: Json = False,
 ) -> None:
     """What this machine can do, one line each, with the fix for what it cannot."""
+    from rich.console import RenderableType
     from rich.text import Text
 
     from agentgolf.config import load_settings
@@ -33,7 +36,7 @@ def doctor(
         print(json.dumps([finding.to_dict() for finding in findings], indent=2))
     else:
         marks = {"ok": Text("ok", "green"), "warn": Text("warn", "yellow"), "fail": Text("FAIL", "bold red")}
-        cells = [
+        cells: list[list[RenderableType]] = [
             [marks[f.state], f.name, Text(f.said + (f"\nfix: {f.fix}" if f.fix else ""))] for f in findings
         ]
         console().print(table([("", "left"), ("", "left"), ("", "left")], cells))

@@ -79,7 +79,9 @@ def show(
         print(details["diff"], end="")
     elif log:
         for execution in details["executions"]:
-            print(f"--- {execution['purpose']} {execution['position'] + 1} seed {execution['seed']}: {execution['role']}")
+            print(
+                f"--- {execution['purpose']} {execution['position'] + 1} seed {execution['seed']}: {execution['role']}"
+            )
             print(execution["log"])
     else:
         print_trial(details)

@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from agentgolf.config import Settings
+    from agentgolf.course import Course
+    from agentgolf.domain import Slot
     from agentgolf.ledger.store import Ledger, Row
     from agentgolf.loop.crew import Crew
+    from agentgolf.sandbox.base import Sandbox
 
 Runs = Annotated[Path | None, typer.Option("--runs", help="Folder of the ledger and of all runs.  [default: runs]")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")]
@@ -29,12 +31,18 @@ def register(app: typer.Typer) -> None:
 def run(
     budget: Annotated[str | None, typer.Option("--budget", help="How long to play: 90s, 10m, 8h, 1h30m.")] = None,
     trials: Annotated[int | None, typer.Option("--trials", min=0, help="Stop after so many candidates.")] = None,
-    course: Annotated[str | None, typer.Option("--course", help="A shipped course or a folder.  [default: practice]")] = None,
-    track: Annotated[str | None, typer.Option("--track", help="A track of the course.  [default: the course's]")] = None,
+    course: Annotated[
+        str | None, typer.Option("--course", help="A shipped course or a folder.  [default: practice]")
+    ] = None,
+    track: Annotated[
+        str | None, typer.Option("--track", help="A track of the course.  [default: the course's]")
+    ] = None,
     scaffold: Annotated[str | None, typer.Option("--scaffold", help="Who proposes.  [default: offline]")] = None,
     sandbox: SandboxOption = None,
     jobs: Jobs = None,
-    seed: Annotated[int | None, typer.Option("--seed", help="Seed of everything drawn by chance.  [default: 0]")] = None,
+    seed: Annotated[
+        int | None, typer.Option("--seed", help="Seed of everything drawn by chance.  [default: 0]")
+    ] = None,
     name: Annotated[str | None, typer.Option("--name", help="The run's name.  [default: course and time]")] = None,
     runs: Runs = None,
     json_: Json = False,
@@ -57,11 +65,13 @@ def run(
     with Ledger(settings.runs, write=True) as ledger, session.open_sandbox(settings.sandbox, found) as box:
         request = session.RunRequest(settings=settings, budget_seconds=seconds, trials=trials, name=name)
         row = session.create_run(ledger, request, found, slots, box.name)
-        _play(ledger, row, settings, found, box, slots, json_)
+        _play(ledger, row, found, box, slots, json_)
 
 
 def resume(
-    name: Annotated[str | None, typer.Argument(metavar="[RUN]", help="The run.  [default: the newest unfinished]")] = None,
+    name: Annotated[
+        str | None, typer.Argument(metavar="[RUN]", help="The run.  [default: the newest unfinished]")
+    ] = None,
     sandbox: SandboxOption = None,
     runs: Runs = None,
     json_: Json = False,
@@ -78,13 +88,21 @@ def resume(
         course = session.reopen_course(row)
         slots = session.slots_for(course, row["jobs"])
         with session.open_sandbox(sandbox or row["sandbox"], course) as box:
-            _play(ledger, row, settings, course, box, slots, json_)
+            _play(ledger, row, course, box, slots, json_)
 
 
 def replay(
-    trial: Annotated[str, typer.Argument(help="A trial: 7 (of the newest run), or RUN:7; or a run, for its incumbent.")],
+    trial: Annotated[
+        str, typer.Argument(help="A trial: 7 (of the newest run), or RUN:7; or a run, for its incumbent.")
+    ],
     seeds: Annotated[str | None, typer.Option("--seeds", help="Comma-separated.  [default: the recorded ones]")] = None,
-    onto: Annotated[str | None, typer.Option("--onto", help="Re-apply the winning diffs on this commit of the course's repo, or a path of a repo: PATH@REF.")] = None,
+    onto: Annotated[
+        str | None,
+        typer.Option(
+            "--onto",
+            help="Re-apply the winning diffs on this commit of the course's repo, or a path of a repo: PATH@REF.",
+        ),
+    ] = None,
     final: Annotated[bool, typer.Option("--final", help="Score held-out B instead of A.")] = False,
     sandbox: SandboxOption = None,
     jobs: Jobs = None,
@@ -104,7 +122,10 @@ def replay(
         row, trial_row = replaying.find_target(ledger, trial)
         course = session.reopen_course(row)
         slots = session.slots_for(course, jobs)
-        with session.open_sandbox(settings.sandbox, course) as box, make_observer(None, sys.stderr) as observer:
+        with (
+            session.open_sandbox(settings.sandbox, course) as box,
+            make_observer(None, sys.stderr) as observer,
+        ):
             request = replaying.ReplayRequest(
                 seeds=replaying.parse_seeds(seeds), onto=onto, split_b=final, run=row, trial=trial_row
             )
@@ -118,7 +139,12 @@ def replay(
 
 
 def _play(
-    ledger: "Ledger", row: "Row", settings: "Settings", course: object, box: object, slots: list[object], json_: bool
+    ledger: "Ledger",
+    row: "Row",
+    course: "Course",
+    box: "Sandbox",
+    slots: "list[Slot]",
+    json_: bool,
 ) -> None:
     from agentgolf.cli.view import make_observer
     from agentgolf.loop import session
@@ -126,9 +152,11 @@ def _play(
     from agentgolf.report.tables import print_summary
 
     with make_observer(row, sys.stderr) as observer:
-        observer.note(f"run {row['name']}, course {row['course']}/{row['track']}, sandbox {row['sandbox']}; ledger {ledger.path}")
-        observer.note(f"isolation: {box.isolation}")  # type: ignore[attr-defined]
-        with session.open_campaign(ledger, row, course, box, slots, observer) as campaign:  # type: ignore[arg-type]
+        observer.note(
+            f"run {row['name']}, course {row['course']}/{row['track']}, sandbox {row['sandbox']}; ledger {ledger.path}"
+        )
+        observer.note(f"isolation: {box.isolation}")
+        with session.open_campaign(ledger, row, course, box, slots, observer) as campaign:
             observer.follow(campaign)
             with _signals(campaign.crew, observer.note):
                 campaign.run()

@@ -59,12 +59,15 @@ class PlainView(View):
         self._say(f"trial {trial}: {what}")
 
     def replicate(self, row: Row) -> None:
-        score = number(row["val_bpb"], 5) + " bpb" if row["val_bpb"] is not None else f"{row['outcome']}: {row['message']}"
+        score = (
+            number(row["val_bpb"], 5) + " bpb" if row["val_bpb"] is not None else f"{row['outcome']}: {row['message']}"
+        )
         self._say(f"trial {row['trial']}: {row['purpose']} {row['position'] + 1}: {score}")
 
     def decided(self, row: Row) -> None:
         left = f"; {text}" if (text := self.budget_left()) else ""
-        self._say(f"trial {row['number']}: {row['verdict']} ({row['outcome']}) {row['hypothesis'][:80]}: {row['reason']}{left}")
+        said = f"{row['verdict']} ({row['outcome']}) {row['hypothesis'][:80]}: {row['reason']}"
+        self._say(f"trial {row['number']}: {said}{left}")
 
     def note(self, text: str) -> None:
         self._say(text)
@@ -115,7 +118,11 @@ class LiveView(View):
             head.add_column()
             head.add_column(justify="right")
             kept = self._kept
-            best = f"incumbent: trial {kept['number']}, {number(kept['val_bpb'])} bpb" if kept else "measuring the baseline"
+            best = (
+                f"incumbent: trial {kept['number']}, {number(kept['val_bpb'])} bpb"
+                if kept
+                else "measuring the baseline"
+            )
             head.add_row(Text(best, style="bold"), Text(self.budget_left(), style="dim"))
             parts: list[object] = [head]
             for key, stage in list(self._now.items())[-6:]:
@@ -128,11 +135,17 @@ class LiveView(View):
                 share = min(points[-1].share, 1.0) if points else 0.0
                 loss = f" loss {points[-1].train_loss:.3f}" if points else ""
                 bar = ProgressBar(total=1.0, completed=share, width=14) if stage == "training" else Text("")
-                row.add_row(Text(key, overflow="ellipsis", no_wrap=True), Text(stage), bar, Text(_spark(points) + loss))
+                row.add_row(
+                    Text(key, overflow="ellipsis", no_wrap=True),
+                    Text(stage),
+                    bar,
+                    Text(_spark(points) + loss),
+                )
                 parts.append(row)
             for trial in self._last:
                 style = VERDICT_STYLE.get(trial["verdict"], "")
-                text = f"{trial['number']:>4} {trial['verdict']:<9} {number(trial['gain_bpb'], sign=True):>8} {trial['hypothesis']}"
+                gain = number(trial["gain_bpb"], sign=True)
+                text = f"{trial['number']:>4} {trial['verdict']:<9} {gain:>8} {trial['hypothesis']}"
                 parts.append(Text(text, style=style, no_wrap=True, overflow="ellipsis"))
             return Panel(Group(*parts), title="agentgolf", border_style="dim")  # type: ignore[arg-type]
 

@@ -91,14 +91,10 @@ def welch(
         error = 1e-12  # identical scores on both sides: deterministic training
     degrees = max(degrees, 1.0)
     statistic = (gain - min_gain_bpb) / error
-    return Evidence(
-        gain=gain, standard_error=error, degrees=degrees, p_value=float(special.stdtr(degrees, -statistic))
-    )
+    return Evidence(gain=gain, standard_error=error, degrees=degrees, p_value=float(special.stdtr(degrees, -statistic)))
 
 
-def judge(
-    incumbent: Sequence[float], candidate: Sequence[float], rules: Rules, noise: tuple[float, int]
-) -> Judgement:
+def judge(incumbent: Sequence[float], candidate: Sequence[float], rules: Rules, noise: tuple[float, int]) -> Judgement:
     """Keep, revert, or ask for more replicates.
 
     `incumbent` is given in the order of measurement: of a long record only the newest `WINDOW` count,
@@ -109,19 +105,28 @@ def judge(
     said = f"gain {evidence.gain:+.4f} [{low:+.4f}, {high:+.4f}], p = {evidence.p_value:.2g}"
     n = len(candidate)
     if evidence.gain <= rules.min_gain_bpb:
-        return Judgement(verdict=Verdict.REVERT, evidence=evidence, reason=f"no gain above {rules.min_gain_bpb:g}: {said}")
+        return Judgement(
+            verdict=Verdict.REVERT, evidence=evidence, reason=f"no gain above {rules.min_gain_bpb:g}: {said}"
+        )
     if n >= 2 and evidence.p_value <= rules.level_per_look:
-        return Judgement(verdict=Verdict.KEEP, evidence=evidence, reason=f"better by more than {rules.min_gain_bpb:g}: {said}")
+        return Judgement(
+            verdict=Verdict.KEEP,
+            evidence=evidence,
+            reason=f"better by more than {rules.min_gain_bpb:g}: {said}",
+        )
     later = [look for look in rules.looks if look > n]
     if later:
         return Judgement(verdict=None, evidence=evidence, reason=f"open: {said}", wanted=later[0])
     return Judgement(
-        verdict=Verdict.UNDECIDED, evidence=evidence,
+        verdict=Verdict.UNDECIDED,
+        evidence=evidence,
         reason=f"not above the noise after {n} replicates: {said}",
     )
 
 
-def mean_interval(values: Sequence[float], noise: tuple[float, int], coverage: float = 0.95) -> tuple[float, float] | None:
+def mean_interval(
+    values: Sequence[float], noise: tuple[float, int], coverage: float = 0.95
+) -> tuple[float, float] | None:
     """Confidence interval of a mean val_bpb under the run's pooled noise; None while that is unknown."""
     spread, degrees = noise
     if not values or degrees == 0:
@@ -131,7 +136,9 @@ def mean_interval(values: Sequence[float], noise: tuple[float, int], coverage: f
     return mean - half, mean + half
 
 
-def prediction_interval(values: Sequence[float], new: int, noise: tuple[float, int], coverage: float = 0.95) -> tuple[float, float] | None:
+def prediction_interval(
+    values: Sequence[float], new: int, noise: tuple[float, int], coverage: float = 0.95
+) -> tuple[float, float] | None:
     """Where the mean of `new` further replicates should fall, given the mean of `values`."""
     spread, degrees = noise
     if not values or degrees == 0:

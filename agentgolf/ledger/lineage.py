@@ -39,7 +39,8 @@ def find_trial(ledger: Ledger, reference: str) -> tuple[Row, Row]:
 def trial_rows(ledger: Ledger, run_id: int) -> list[Row]:
     return ledger.rows(
         "SELECT trials.*, parents.number AS parent FROM trials LEFT JOIN trials AS parents "
-        "ON parents.id = trials.parent_id WHERE trials.run_id = ? ORDER BY trials.number", run_id,
+        "ON parents.id = trials.parent_id WHERE trials.run_id = ? ORDER BY trials.number",
+        run_id,
     )
 
 
@@ -47,12 +48,22 @@ def summaries(rows: Sequence[Row]) -> list[TrialSummary]:
     """The decided trials among the rows, as proposers and policies see them."""
     return [
         TrialSummary(
-            number=row["number"], parent=row["parent"], proposer=row["proposer"], technique=row["technique"],
-            hypothesis=row["hypothesis"], fingerprint=row["fingerprint"] or "", detail=json.loads(row["detail_json"]),
-            outcome=Outcome(row["outcome"]), verdict=Verdict(row["verdict"]), reason=row["reason"] or "",
-            gain_bpb=row["gain_bpb"], val_bpb=row["val_bpb"], counted_bytes=row["counted_bytes"],
+            number=row["number"],
+            parent=row["parent"],
+            proposer=row["proposer"],
+            technique=row["technique"],
+            hypothesis=row["hypothesis"],
+            fingerprint=row["fingerprint"] or "",
+            detail=json.loads(row["detail_json"]),
+            outcome=Outcome(row["outcome"]),
+            verdict=Verdict(row["verdict"]),
+            reason=row["reason"] or "",
+            gain_bpb=row["gain_bpb"],
+            val_bpb=row["val_bpb"],
+            counted_bytes=row["counted_bytes"],
         )
-        for row in rows if row["state"] == "decided"
+        for row in rows
+        if row["state"] == "decided"
     ]
 
 
@@ -60,15 +71,19 @@ def replicate_rows(ledger: Ledger, run_id: int) -> list[Row]:
     return ledger.rows(
         "SELECT replicates.*, trials.number AS trial, owners.number AS for_trial FROM replicates "
         "JOIN trials ON trials.id = replicates.trial_id JOIN trials AS owners ON owners.id = replicates.for_trial_id "
-        "WHERE trials.run_id = ? ORDER BY replicates.id", run_id,
+        "WHERE trials.run_id = ? ORDER BY replicates.id",
+        run_id,
     )
 
 
 def scores_of(replicates: Sequence[Row], trial_id: int, heldout: str = "A") -> list[float]:
     """val_bpb of a trial's finished, successful replicates on one half, in the order of measurement."""
     return [
-        row["val_bpb"] for row in replicates
-        if row["trial_id"] == trial_id and row["heldout"] == heldout and row["outcome"] == Outcome.OK
+        row["val_bpb"]
+        for row in replicates
+        if row["trial_id"] == trial_id
+        and row["heldout"] == heldout
+        and row["outcome"] == Outcome.OK
         and row["state"] == "scored"
     ]
 

@@ -45,7 +45,9 @@ def ledger_errors(path: Path) -> Iterator[None]:
         if "locked" in text or "busy" in text:
             raise LedgerBusyError(f"another program holds {path} locked; close it, then: agentgolf resume") from error
         if "full" in text or "disk I/O" in text:
-            raise DiskFullError(f"the disk of {path.parent} is full; free some space, then: agentgolf resume") from error
+            raise DiskFullError(
+                f"the disk of {path.parent} is full; free some space, then: agentgolf resume"
+            ) from error
         raise LedgerError(f"the ledger {path} cannot be used: {text}") from error
     except sqlite3.DatabaseError as error:
         raise LedgerError(f"the ledger {path} cannot be used: {error}") from error
@@ -141,75 +143,142 @@ class Ledger:
         self._update("run finished", "runs", run_id, {"state": "finished", "finished_at": now()})
 
     def start_session(self, run_id: int) -> int:
-        values = {"run_id": run_id, "pid": os.getpid(), "started_at": now(), "seen_at": now(), "spent_seconds": 0.0}
+        values = {
+            "run_id": run_id,
+            "pid": os.getpid(),
+            "started_at": now(),
+            "seen_at": now(),
+            "spent_seconds": 0.0,
+        }
         return self._insert("session started", "sessions", values)
 
     def heartbeat(self, session_id: int, spent_seconds: float) -> None:
         """Record what this process has spent so far; a resume never gets it back."""
         with ledger_errors(self.path):
             self.db.execute(
-                "UPDATE sessions SET seen_at = ?, spent_seconds = ? WHERE id = ?", (now(), spent_seconds, session_id)
+                "UPDATE sessions SET seen_at = ?, spent_seconds = ? WHERE id = ?",
+                (now(), spent_seconds, session_id),
             )
 
     # -- trials
 
     def propose(self, run_id: int, number: int, parent_id: int | None, proposal: Proposal) -> int:
-        return self._insert("proposed", "trials", {
-            "run_id": run_id, "number": number, "parent_id": parent_id, "state": "proposed",
-            "proposer": proposal.proposer, "technique": proposal.technique, "hypothesis": proposal.hypothesis,
-            "edits_json": json.dumps(proposal.edits), "base_commit": proposal.base,
-            "detail_json": json.dumps(dict(proposal.detail), sort_keys=True), "proposed_at": now(),
-        })
+        return self._insert(
+            "proposed",
+            "trials",
+            {
+                "run_id": run_id,
+                "number": number,
+                "parent_id": parent_id,
+                "state": "proposed",
+                "proposer": proposal.proposer,
+                "technique": proposal.technique,
+                "hypothesis": proposal.hypothesis,
+                "edits_json": json.dumps(proposal.edits),
+                "base_commit": proposal.base,
+                "detail_json": json.dumps(dict(proposal.detail), sort_keys=True),
+                "proposed_at": now(),
+            },
+        )
 
     def apply(self, trial_id: int, *, commit: str, tree: str, fingerprint: str, diff: str) -> None:
         with self._transition("applied"):
             sha256 = self._blob(diff.encode(), "diff")
-            self._set("trials", trial_id, {
-                "state": "applied", "commit_sha": commit, "tree_sha": tree, "fingerprint": fingerprint,
-                "diff_sha256": sha256, "applied_at": now(),
-            })
+            self._set(
+                "trials",
+                trial_id,
+                {
+                    "state": "applied",
+                    "commit_sha": commit,
+                    "tree_sha": tree,
+                    "fingerprint": fingerprint,
+                    "diff_sha256": sha256,
+                    "applied_at": now(),
+                },
+            )
 
     def decide(self, trial_id: int, decision: Decision) -> None:
-        self._update("decided", "trials", trial_id, {
-            "state": "decided", "outcome": decision.outcome, "verdict": decision.verdict, "reason": decision.reason,
-            "val_bpb": decision.val_bpb, "gain_bpb": decision.gain_bpb, "gain_low": decision.gain_low,
-            "gain_high": decision.gain_high, "p_value": decision.p_value, "counted_bytes": decision.counted_bytes,
-            "decided_at": now(),
-        })
+        self._update(
+            "decided",
+            "trials",
+            trial_id,
+            {
+                "state": "decided",
+                "outcome": decision.outcome,
+                "verdict": decision.verdict,
+                "reason": decision.reason,
+                "val_bpb": decision.val_bpb,
+                "gain_bpb": decision.gain_bpb,
+                "gain_low": decision.gain_low,
+                "gain_high": decision.gain_high,
+                "p_value": decision.p_value,
+                "counted_bytes": decision.counted_bytes,
+                "decided_at": now(),
+            },
+        )
 
     # -- replicates
 
-    def launch(
-        self, trial_id: int, for_trial_id: int, purpose: str, position: int, seed: int, split: Split
-    ) -> int:
-        return self._insert("launched", "replicates", {
-            "trial_id": trial_id, "for_trial_id": for_trial_id, "purpose": purpose, "position": position,
-            "seed": seed, "heldout": split, "state": "launched", "launched_at": now(),
-        })
+    def launch(self, trial_id: int, for_trial_id: int, purpose: str, position: int, seed: int, split: Split) -> int:
+        return self._insert(
+            "launched",
+            "replicates",
+            {
+                "trial_id": trial_id,
+                "for_trial_id": for_trial_id,
+                "purpose": purpose,
+                "position": position,
+                "seed": seed,
+                "heldout": split,
+                "state": "launched",
+                "launched_at": now(),
+            },
+        )
 
     def collect(self, replicate_id: int, execution: Execution, artifact: Artifact) -> None:
         """The train sandbox is gone and its artifact, already a blob, is ours."""
         with self._transition("collected"):
             self._execution(replicate_id, execution)
             self._know_blob(artifact.sha256, "artifact", artifact.artifact_bytes)
-            self._set("replicates", replicate_id, {
-                "state": "collected", "artifact_sha256": artifact.sha256, "artifact_bytes": artifact.artifact_bytes,
-                "code_bytes": artifact.code_bytes, "train_seconds": execution.clock_seconds, "collected_at": now(),
-            })
+            self._set(
+                "replicates",
+                replicate_id,
+                {
+                    "state": "collected",
+                    "artifact_sha256": artifact.sha256,
+                    "artifact_bytes": artifact.artifact_bytes,
+                    "code_bytes": artifact.code_bytes,
+                    "train_seconds": execution.clock_seconds,
+                    "collected_at": now(),
+                },
+            )
 
     def score(
-        self, replicate_id: int, *, outcome: Outcome, message: str, score: Score | None,
-        executions: Mapping[Role, Execution], wall_seconds: float,
+        self,
+        replicate_id: int,
+        *,
+        outcome: Outcome,
+        message: str,
+        score: Score | None,
+        executions: Mapping[Role, Execution],
+        wall_seconds: float,
     ) -> None:
         """The replicate is finished: with a score, or with the outcome that kept it from one."""
         values: Row = {
-            "state": "scored", "outcome": outcome, "message": message, "wall_seconds": wall_seconds,
+            "state": "scored",
+            "outcome": outcome,
+            "message": message,
+            "wall_seconds": wall_seconds,
             "scored_at": now(),
         }
         if score is not None:
             values |= {
-                "val_bpb": score.val_bpb, "total_nats": score.total_nats, "text_bytes": score.text_bytes,
-                "tokens": score.tokens, "score_kind": score.kind, "train_seconds": score.train_seconds,
+                "val_bpb": score.val_bpb,
+                "total_nats": score.total_nats,
+                "text_bytes": score.text_bytes,
+                "tokens": score.tokens,
+                "score_kind": score.kind,
+                "train_seconds": score.train_seconds,
                 "eval_seconds": score.eval_seconds,
             }
         with self._transition("scored"):
@@ -221,12 +290,20 @@ class Ledger:
 
     def _execution(self, replicate_id: int, execution: Execution) -> None:
         log = self._blob(execution.log.encode(), "log") if execution.log else None
-        self.db.table("executions").insert({
-            "replicate_id": replicate_id, "role": execution.role, "outcome": execution.outcome,
-            "exit_code": execution.exit_code, "wall_seconds": execution.wall_seconds,
-            "cpu_seconds": execution.cpu_seconds, "clock_seconds": execution.clock_seconds,
-            "peak_memory_bytes": execution.peak_memory_bytes, "log_sha256": log, "message": execution.message,
-        })
+        self.db.table("executions").insert(
+            {
+                "replicate_id": replicate_id,
+                "role": execution.role,
+                "outcome": execution.outcome,
+                "exit_code": execution.exit_code,
+                "wall_seconds": execution.wall_seconds,
+                "cpu_seconds": execution.cpu_seconds,
+                "clock_seconds": execution.clock_seconds,
+                "peak_memory_bytes": execution.peak_memory_bytes,
+                "log_sha256": log,
+                "message": execution.message,
+            }
+        )
 
     def _blob(self, data: bytes, kind: str) -> str:
         sha256 = self.blobs.put(data)
@@ -241,7 +318,9 @@ class Ledger:
 
     def _insert(self, what: str, table: str, values: Row) -> int:
         with self._transition(what):
-            return int(self.db.table(table).insert(values).last_pk)
+            key = self.db.table(table).insert(values).last_pk
+            assert isinstance(key, int)
+            return key
 
     def _update(self, what: str, table: str, row_id: int, values: Row) -> None:
         with self._transition(what):
@@ -270,4 +349,3 @@ def _take_lock(path: Path) -> int:
     os.ftruncate(handle, 0)
     os.pwrite(handle, str(os.getpid()).encode(), 0)
     return handle
-

@@ -85,9 +85,12 @@ class Bench:
             page.touch()
             limits = self._limits(Role.TRAIN)
             env = {
-                "GOLF_SEED": str(spec.seed), "GOLF_BUDGET_SECONDS": f"{limits.budget_seconds:g}",
-                "GOLF_CLOCK": str(limits.clock), "GOLF_CLOCK_FILE": base.CLOCK_FILE,
-                "GOLF_DATA_DIR": base.DATA_DIR, "GOLF_ARTIFACT": base.OUT_FILE,
+                "GOLF_SEED": str(spec.seed),
+                "GOLF_BUDGET_SECONDS": f"{limits.budget_seconds:g}",
+                "GOLF_CLOCK": str(limits.clock),
+                "GOLF_CLOCK_FILE": base.CLOCK_FILE,
+                "GOLF_DATA_DIR": base.DATA_DIR,
+                "GOLF_ARTIFACT": base.OUT_FILE,
             }
             mounts = (
                 Mount(source=_write(spec.files, folder / "code"), target=base.CODE_DIR),
@@ -100,7 +103,9 @@ class Bench:
                 execution = running.wait(on_line)
             if execution.outcome is not Outcome.OK:
                 return Trained(
-                    execution=execution, artifact=None, error=CandidateError(execution.outcome, execution.message)
+                    execution=execution,
+                    artifact=None,
+                    error=CandidateError(execution.outcome, execution.message),
                 )
             try:
                 return Trained(execution=execution, artifact=self._collect(spec, out, folder / "code"), error=None)
@@ -122,7 +127,8 @@ class Bench:
                 share = training_text_share(draft, self.documents.train)
                 if share > MAX_TRAINING_TEXT_SHARE:
                     raise CandidateError(
-                        Outcome.INVALID, f"{share:.0%} of the artifact is training text, which this track forbids"
+                        Outcome.INVALID,
+                        f"{share:.0%} of the artifact is training text, which this track forbids",
                     )
             return dataclasses.replace(artifact, path=self.blobs.adopt(draft, artifact.sha256))
         finally:
@@ -138,7 +144,9 @@ class Bench:
             with contextlib.ExitStack() as stack:
                 pool = stack.enter_context(concurrent.futures.ThreadPoolExecutor(len(roles)))
                 started = {
-                    role: stack.enter_context(self._started(self._score_job(spec, role, slot, artifact, channel, folder)))
+                    role: stack.enter_context(
+                        self._started(self._score_job(spec, role, slot, artifact, channel, folder))
+                    )
                     for role, channel in roles.items()
                 }
                 ends = {role: pool.submit(running.wait) for role, running in started.items()}
@@ -162,8 +170,12 @@ class Bench:
         if error is not None:
             return Scored(executions=executions, score=None, error=_root_cause(error, executions))
         score = Score(
-            split=spec.split, total_nats=sum(nats), text_bytes=sum(map(len, text)), tokens=tokens,
-            artifact_bytes=artifact.counted_bytes, train_seconds=train_seconds,
+            split=spec.split,
+            total_nats=sum(nats),
+            text_bytes=sum(map(len, text)),
+            tokens=tokens,
+            artifact_bytes=artifact.counted_bytes,
+            train_seconds=train_seconds,
             eval_seconds=sum(execution.clock_seconds for execution in executions.values()),
         )
         return Scored(executions=executions, score=score, error=None)
@@ -186,9 +198,7 @@ class Bench:
         if declared > cap:
             raise CandidateError(Outcome.OVERSIZED, f"{declared:,} parameters, over the cap of {cap:,}")
 
-    def _score_job(
-        self, spec: Spec, role: Role, slot: Slot, artifact: Artifact, channel: Channel, folder: Path
-    ) -> Job:
+    def _score_job(self, spec: Spec, role: Role, slot: Slot, artifact: Artifact, channel: Channel, folder: Path) -> Job:
         mounts = (
             Mount(source=_write(spec.files, folder / role / "code"), target=base.CODE_DIR),
             Mount(source=artifact.path, target=base.ARTIFACT_FILE),
@@ -196,23 +206,43 @@ class Bench:
             Mount(source=channel.folder, target=base.CHANNEL_DIR),
         )
         argv = (
-            "python", HARNESS_TARGET, self.course.spec.predictor, base.ARTIFACT_FILE,
+            "python",
+            HARNESS_TARGET,
+            self.course.spec.predictor,
+            base.ARTIFACT_FILE,
             f"{base.CHANNEL_DIR}/{harness.SOCKET}",
         )
         return self._job(spec, role, argv, {}, mounts, self._limits(role), slot)
 
     def _job(
-        self, spec: Spec, role: Role, argv: tuple[str, ...], env: Mapping[str, str], mounts: tuple[Mount, ...],
-        limits: Limits, slot: Slot,
+        self,
+        spec: Spec,
+        role: Role,
+        argv: tuple[str, ...],
+        env: Mapping[str, str],
+        mounts: tuple[Mount, ...],
+        limits: Limits,
+        slot: Slot,
     ) -> Job:
         fixed = {
-            "HOME": base.SCRATCH_DIR, "TMPDIR": base.SCRATCH_DIR, "LANG": "C.UTF-8", "PYTHONHASHSEED": "0",
-            "PYTHONUNBUFFERED": "1", "PYTHONDONTWRITEBYTECODE": "1", "OMP_NUM_THREADS": str(limits.threads),
+            "HOME": base.SCRATCH_DIR,
+            "TMPDIR": base.SCRATCH_DIR,
+            "LANG": "C.UTF-8",
+            "PYTHONHASHSEED": "0",
+            "PYTHONUNBUFFERED": "1",
+            "PYTHONDONTWRITEBYTECODE": "1",
+            "OMP_NUM_THREADS": str(limits.threads),
         }
         return Job(
-            name=f"agentgolf-{self.run}-r{spec.replicate_id}-{role}", role=role, argv=argv,
-            env={**fixed, **self.course.spec.env, **env}, mounts=mounts, limits=limits, slot=slot,
-            image=self.course.spec.image, hidden=self.hidden,
+            name=f"agentgolf-{self.run}-r{spec.replicate_id}-{role}",
+            role=role,
+            argv=argv,
+            env={**fixed, **self.course.spec.env, **env},
+            mounts=mounts,
+            limits=limits,
+            slot=slot,
+            image=self.course.spec.image,
+            hidden=self.hidden,
             labels={"run": self.run, "trial": str(spec.trial), "replicate": str(spec.replicate_id)},
         )
 
@@ -222,10 +252,15 @@ class Bench:
         # On a CPU clock the wall is only a backstop: a core may be busy, slow or both.
         wall = budget + track.grace_seconds + 60
         return Limits(
-            clock=track.clock, budget_seconds=budget, grace_seconds=track.grace_seconds,
-            wall_seconds=wall if track.clock is Clock.WALL else 5 * wall, memory_bytes=track.memory_bytes,
-            scratch_bytes=track.scratch_bytes, file_bytes=max(track.artifact_cap_bytes * 2, 1 << 24),
-            threads=track.threads, gpus=track.gpus,
+            clock=track.clock,
+            budget_seconds=budget,
+            grace_seconds=track.grace_seconds,
+            wall_seconds=wall if track.clock is Clock.WALL else 5 * wall,
+            memory_bytes=track.memory_bytes,
+            scratch_bytes=track.scratch_bytes,
+            file_bytes=max(track.artifact_cap_bytes * 2, 1 << 24),
+            threads=track.threads,
+            gpus=track.gpus,
         )
 
     @contextlib.contextmanager

@@ -66,7 +66,10 @@ class Campaign:
         if trial["state"] == TrialState.PROPOSED:
             origin, start = self.row["origin_commit"], self._baseline_commit()
             self.ledger.apply(
-                trial["id"], commit=start, tree=self.store.tree(start), fingerprint="",
+                trial["id"],
+                commit=start,
+                tree=self.store.tree(start),
+                fingerprint="",
                 diff=self.store.diff(origin, start) if start != origin else "",
             )
         if trial["state"] == TrialState.DECIDED:
@@ -80,10 +83,16 @@ class Campaign:
                 f"see: agentgolf show {self.row['name']}:0 --log"
             )
         self._keep_ref(0, start if trial["state"] == TrialState.PROPOSED else trial["commit_sha"], kept=True)
-        self._decide(trial["id"], Decision(
-            outcome=Outcome.OK, verdict=Verdict.KEEP, reason="the baseline", val_bpb=sum(scores) / len(scores),
-            counted_bytes=self._counted_bytes(trial["id"]),
-        ))
+        self._decide(
+            trial["id"],
+            Decision(
+                outcome=Outcome.OK,
+                verdict=Verdict.KEEP,
+                reason="the baseline",
+                val_bpb=sum(scores) / len(scores),
+                counted_bytes=self._counted_bytes(trial["id"]),
+            ),
+        )
 
     def _baseline_commit(self) -> str:
         """The course as its track starts it: the repo, with the track's own patch if it has one."""
@@ -134,7 +143,8 @@ class Campaign:
                 return
             # Of a later look only what belongs to this one may count, or a resume would judge differently.
             rows = [
-                row for row in replicate_rows(self.ledger, self.row["id"])
+                row
+                for row in replicate_rows(self.ledger, self.row["id"])
                 if row["for_trial_id"] != trial["id"] or row["position"] < wanted
             ]
             noise = pooled_noise(noise_groups(rows))
@@ -161,7 +171,10 @@ class Campaign:
         guard(patch, self.course.is_editable)
         tree = self.store.tree(commit)
         twins = self.ledger.rows(
-            "SELECT number FROM trials WHERE run_id = ? AND tree_sha = ? AND id != ?", self.row["id"], tree, trial["id"]
+            "SELECT number FROM trials WHERE run_id = ? AND tree_sha = ? AND id != ?",
+            self.row["id"],
+            tree,
+            trial["id"],
         )
         if twins:
             raise PatchError(f"the same code as trial {twins[0]['number']}")
@@ -191,9 +204,7 @@ class Campaign:
         position = 0
         while position < count or (self.row["budget_seconds"] is not None and self._fits(2, reserve=0.0)):
             self.observer.stage(best.number, "final measurement on held-out B")
-            self._measure([
-                (ids[number], ids[best.number], "final", position, Split.B) for number in (0, best.number)
-            ])
+            self._measure([(ids[number], ids[best.number], "final", position, Split.B) for number in (0, best.number)])
             position += 1
 
     # -- helpers
@@ -210,17 +221,29 @@ class Campaign:
             row = known.get((trial_id, for_trial_id, purpose, position))
             if row is not None and row["state"] == "scored":
                 continue
-            seed = _seed(self.row["seed"], trials[trial_id]["number"], trials[for_trial_id]["number"], purpose, position)
-            replicate_id = row["id"] if row else self.ledger.launch(
-                trial_id, for_trial_id, purpose, position, seed, split
+            seed = _seed(
+                self.row["seed"],
+                trials[trial_id]["number"],
+                trials[for_trial_id]["number"],
+                purpose,
+                position,
             )
-            specs.append(Spec(
-                replicate_id=replicate_id, trial=trials[trial_id]["number"], seed=seed, split=split,
-                files=self.store.files(trials[trial_id]["commit_sha"]), label=f"{purpose} {position + 1}",
-                artifact_sha256=row["artifact_sha256"] if row else None,
-                code_bytes=(row["code_bytes"] or 0) if row else 0,
-                train_seconds=(row["train_seconds"] or 0.0) if row else 0.0,
-            ))
+            replicate_id = (
+                row["id"] if row else self.ledger.launch(trial_id, for_trial_id, purpose, position, seed, split)
+            )
+            specs.append(
+                Spec(
+                    replicate_id=replicate_id,
+                    trial=trials[trial_id]["number"],
+                    seed=seed,
+                    split=split,
+                    files=self.store.files(trials[trial_id]["commit_sha"]),
+                    label=f"{purpose} {position + 1}",
+                    artifact_sha256=row["artifact_sha256"] if row else None,
+                    code_bytes=(row["code_bytes"] or 0) if row else 0,
+                    train_seconds=(row["train_seconds"] or 0.0) if row else 0.0,
+                )
+            )
         if specs:
             self.crew.measure(specs)
 
@@ -236,30 +259,42 @@ class Campaign:
         parent = incumbent(history)
         commit = next(row["commit_sha"] for row in rows if row["number"] == parent.number)
         return Context(
-            run_seed=self.row["seed"], number=len(rows), parent=parent.number, origin=self.row["origin_commit"],
-            files=self._editable_text(commit), origin_files=self._editable_text(self.row["origin_commit"]),
-            lineage=ancestry(history, parent.number), history=history, cap_bytes=self.course.limits.artifact_cap_bytes,
+            run_seed=self.row["seed"],
+            number=len(rows),
+            parent=parent.number,
+            origin=self.row["origin_commit"],
+            files=self._editable_text(commit),
+            origin_files=self._editable_text(self.row["origin_commit"]),
+            lineage=ancestry(history, parent.number),
+            history=history,
+            cap_bytes=self.course.limits.artifact_cap_bytes,
         )
 
     def _editable_text(self, commit: str) -> dict[str, str]:
         files = self.store.files(commit)
         return {name: data.decode("utf-8", "replace") for name, data in files.items() if self.course.is_editable(name)}
 
-    def _finish(
-        self, trial: Row, judgement: Judgement | None, verdict: Verdict, outcome: Outcome, reason: str
-    ) -> None:
+    def _finish(self, trial: Row, judgement: Judgement | None, verdict: Verdict, outcome: Outcome, reason: str) -> None:
         scores = self._scores(trial["id"])
         evidence = judgement.evidence if judgement else None
         low, high = evidence.interval() if evidence else (None, None)
         if verdict is Verdict.KEEP:
             row = self.ledger.rows("SELECT * FROM trials WHERE id = ?", trial["id"])[0]
             self._keep_ref(row["number"], row["commit_sha"], kept=True)
-        self._decide(trial["id"], Decision(
-            outcome=outcome, verdict=verdict, reason=reason,
-            val_bpb=sum(scores) / len(scores) if scores else None,
-            gain_bpb=evidence.gain if evidence else None, gain_low=low, gain_high=high,
-            p_value=evidence.p_value if evidence else None, counted_bytes=self._counted_bytes(trial["id"]),
-        ))
+        self._decide(
+            trial["id"],
+            Decision(
+                outcome=outcome,
+                verdict=verdict,
+                reason=reason,
+                val_bpb=sum(scores) / len(scores) if scores else None,
+                gain_bpb=evidence.gain if evidence else None,
+                gain_low=low,
+                gain_high=high,
+                p_value=evidence.p_value if evidence else None,
+                counted_bytes=self._counted_bytes(trial["id"]),
+            ),
+        )
 
     def _decide(self, trial_id: int, decision: Decision) -> None:
         self.ledger.decide(trial_id, decision)
@@ -283,7 +318,9 @@ class Campaign:
         """The first replicate of this trial's own that did not end well."""
         rows = self.ledger.rows(
             "SELECT * FROM replicates WHERE trial_id = ? AND for_trial_id = ? AND state = 'scored' AND outcome != 'ok' "
-            "ORDER BY id LIMIT 1", trial_id, trial_id,
+            "ORDER BY id LIMIT 1",
+            trial_id,
+            trial_id,
         )
         return rows[0] if rows else None
 
@@ -300,11 +337,17 @@ class Campaign:
         """Whether so many more can be measured, with the final measurement kept back."""
         costs = self.costs()
         final = 2 * self.course.spec.decision.final_replicates
-        return fits(self.budget.left_seconds, costs, replicates, costs.replicates(final) if reserve is None else reserve)
+        return fits(
+            self.budget.left_seconds,
+            costs,
+            replicates,
+            costs.replicates(final) if reserve is None else reserve,
+        )
 
     def costs(self) -> Costs:
         seen = [
-            row["wall_seconds"] for row in replicate_rows(self.ledger, self.row["id"])
+            row["wall_seconds"]
+            for row in replicate_rows(self.ledger, self.row["id"])
             if row["state"] == "scored" and row["outcome"] == Outcome.OK
         ]
         return estimate(seen, first_guess(self.course), self.jobs)

@@ -45,7 +45,9 @@ def checkup(settings: Settings) -> list[Finding]:
         course = load_course(find_course(settings.course), settings.track)
     except AgentgolfError as error:
         return [*found, Finding(name="course", state="fail", said=str(error))]
-    found.append(_checked("text", lambda: f"{len(load_documents(course).train):,} training documents, SHA-256 as pinned"))
+    found.append(
+        _checked("text", lambda: f"{len(load_documents(course).train):,} training documents, SHA-256 as pinned")
+    )
     found += [_docker(course), _bubblewrap(), _gpus(course)]
     if course.limits.clock is Clock.REFERENCE:
         found.append(_speed())
@@ -63,7 +65,9 @@ def _cores() -> Finding:
     cores, load = len(usable_cores()), os.getloadavg()[0]
     busy = load > cores
     return Finding(
-        name="cores", state="warn" if busy else "ok", said=f"{cores} usable, load {load:.1f}",
+        name="cores",
+        state="warn" if busy else "ok",
+        said=f"{cores} usable, load {load:.1f}",
         fix="other work slows trials; close it, or give fewer --jobs" if busy else "",
     )
 
@@ -71,16 +75,24 @@ def _cores() -> Finding:
 def _memory() -> Finding:
     free = psutil.virtual_memory().available
     low = free < FREE_BYTES
-    return Finding(name="memory", state="warn" if low else "ok", said=f"{free / 1e9:.1f} GB available",
-                   fix="a trial wants about 1 GB; close something or give --jobs 1" if low else "")
+    return Finding(
+        name="memory",
+        state="warn" if low else "ok",
+        said=f"{free / 1e9:.1f} GB available",
+        fix="a trial wants about 1 GB; close something or give --jobs 1" if low else "",
+    )
 
 
 def _disk(runs: Path) -> Finding:
     folder = next(path for path in (runs.absolute(), *runs.absolute().parents) if path.exists())
     free = shutil.disk_usage(folder).free
     low = free < FREE_BYTES
-    return Finding(name="disk", state="warn" if low else "ok", said=f"{free / 1e9:.1f} GB free at {folder}",
-                   fix="free some space: agentgolf gc" if low else "")
+    return Finding(
+        name="disk",
+        state="warn" if low else "ok",
+        said=f"{free / 1e9:.1f} GB free at {folder}",
+        fix="free some space: agentgolf gc" if low else "",
+    )
 
 
 def _git() -> Finding:
@@ -107,13 +119,19 @@ def _docker(course: Course) -> Finding:
         sandbox = DockerSandbox(course.spec.image)
         sandbox.ping()
     except AgentgolfError:
-        return Finding(name="docker", state="warn", said="no engine answers; the process sandbox is used",
-                       fix="install Docker and start its daemon, for stronger isolation")
+        return Finding(
+            name="docker",
+            state="warn",
+            said="no engine answers; the process sandbox is used",
+            fix="install Docker and start its daemon, for stronger isolation",
+        )
     try:
         sandbox.prepare()
     except AgentgolfError:
         return Finding(
-            name="docker", state="warn", said=f"the engine answers, but has no image {course.spec.image}",
+            name="docker",
+            state="warn",
+            said=f"the engine answers, but has no image {course.spec.image}",
             fix=f"docker build -t {course.spec.image} --build-arg BASE=python:3.11-slim {course.folder}",
         )
     return Finding(name="docker", state="ok", said=f"the engine answers and has the image {course.spec.image}")
@@ -122,15 +140,21 @@ def _docker(course: Course) -> Finding:
 def _bubblewrap() -> Finding:
     if bubblewrap():
         return Finding(name="bubblewrap", state="ok", said="works: the process sandbox hides files and network")
-    return Finding(name="bubblewrap", state="warn", said="not usable: the process sandbox hides nothing",
-                   fix="apt-get install bubblewrap, and allow user namespaces")
+    return Finding(
+        name="bubblewrap",
+        state="warn",
+        said="not usable: the process sandbox hides nothing",
+        fix="apt-get install bubblewrap, and allow user namespaces",
+    )
 
 
 def _gpus(course: Course) -> Finding:
     gpus, wanted = len(visible_gpus()), course.limits.gpus
     enough = gpus >= wanted
     return Finding(
-        name="gpus", state="ok" if enough else "fail", said=f"{gpus} visible, {wanted} wanted by {course.name}/{course.track}",
+        name="gpus",
+        state="ok" if enough else "fail",
+        said=f"{gpus} visible, {wanted} wanted by {course.name}/{course.track}",
         fix="" if enough else "install the NVIDIA driver and: pip install 'agentgolf[gpu]'",
     )
 
@@ -138,8 +162,11 @@ def _gpus(course: Course) -> Finding:
 def _speed() -> Finding:
     meter = SpeedMeter()
     try:
-        return _checked("speed", lambda: ", ".join(
-            f"core {core}: {meter.speed(core):.2f} reference seconds a CPU-second" for core in usable_cores()[:4]
-        ))
+        return _checked(
+            "speed",
+            lambda: ", ".join(
+                f"core {core}: {meter.speed(core):.2f} reference seconds a CPU-second" for core in usable_cores()[:4]
+            ),
+        )
     finally:
         meter.close()

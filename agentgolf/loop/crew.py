@@ -36,7 +36,13 @@ class Crew:
     """`stop()` lets what runs reach its next transition, then ends; `stop_now()` kills the sandboxes."""
 
     def __init__(
-        self, *, bench: Bench, ledger: Ledger, budget: Budget, slots: Sequence[Slot], observer: Observer,
+        self,
+        *,
+        bench: Bench,
+        ledger: Ledger,
+        budget: Budget,
+        slots: Sequence[Slot],
+        observer: Observer,
         retry_wait_seconds: float = 5.0,
     ) -> None:
         self._bench, self._ledger, self._budget, self._observer = bench, ledger, budget, observer
@@ -124,7 +130,10 @@ class Crew:
             return None
         path = self._bench.blobs.path(spec.artifact_sha256)
         return Artifact(
-            path=path, sha256=spec.artifact_sha256, artifact_bytes=path.stat().st_size, code_bytes=spec.code_bytes
+            path=path,
+            sha256=spec.artifact_sha256,
+            artifact_bytes=path.stat().st_size,
+            code_bytes=spec.code_bytes,
         )
 
     def _retried(self, attempt: Callable[[], T]) -> T:
@@ -155,13 +164,20 @@ class Crew:
         elif isinstance(content, Trained):
             assert content.error is not None
             self._ledger.score(
-                spec.replicate_id, outcome=content.error.outcome, message=str(content.error), score=None,
-                executions={content.execution.role: content.execution}, wall_seconds=message.wall_seconds,
+                spec.replicate_id,
+                outcome=content.error.outcome,
+                message=str(content.error),
+                score=None,
+                executions={content.execution.role: content.execution},
+                wall_seconds=message.wall_seconds,
             )
         elif isinstance(content, Scored):
             self._ledger.score(
-                spec.replicate_id, outcome=content.error.outcome if content.error else Outcome.OK,
-                message=str(content.error or ""), score=content.score, executions=content.executions,
+                spec.replicate_id,
+                outcome=content.error.outcome if content.error else Outcome.OK,
+                message=str(content.error or ""),
+                score=content.score,
+                executions=content.executions,
                 wall_seconds=message.wall_seconds,
             )
         self._budget.beat(force=True)

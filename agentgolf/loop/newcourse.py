@@ -16,7 +16,10 @@ def new_course(folder: Path, name: str) -> None:
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UsageError(f"{folder} exists and is not empty; choose a new folder")
     shutil.copytree(
-        shipped("sandboxes") / name, folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__", ".git")
+        shipped("sandboxes") / name,
+        folder,
+        dirs_exist_ok=True,
+        ignore=shutil.ignore_patterns("__pycache__", ".git"),
     )
     # Technique pages are diffs against this course's file: they belong to the copy too.
     shutil.copytree(shipped("prompts") / "playbook", folder / "playbook")
@@ -26,5 +29,15 @@ def new_course(folder: Path, name: str) -> None:
     with git.Repo.init(folder) as repo:
         repo.git.add("-A")
         repo.git.execute(
-            ["git", "-c", "user.name=agentgolf", "-c", "user.email=agentgolf@localhost", "commit", "-q", "-m", f"course {name}"]
+            [
+                "git",
+                "-c",
+                "user.name=agentgolf",
+                "-c",
+                "user.email=agentgolf@localhost",
+                "commit",
+                "-q",
+                "-m",
+                f"course {name}",
+            ]
         )

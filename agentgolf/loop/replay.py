@@ -87,7 +87,12 @@ def find_target(ledger: Ledger, reference: str) -> tuple[Row, Row]:
 
 
 def replay(
-    ledger: Ledger, request: ReplayRequest, course: Course, sandbox: Sandbox, slots: Sequence[Slot], observer: Observer
+    ledger: Ledger,
+    request: ReplayRequest,
+    course: Course,
+    sandbox: Sandbox,
+    slots: Sequence[Slot],
+    observer: Observer,
 ) -> ReplayResult:
     """Raises `CandidateError` when the trial does not finish this time, `PatchError` when --onto conflicts."""
     run, trial = request.run, request.trial
@@ -105,16 +110,22 @@ def replay(
     try:
         commit = trial["commit_sha"] if request.onto is None else reapply(ledger, store, course, request)
         documents = load_documents(course)
-        with tempfile.TemporaryDirectory(prefix="agentgolf-") as scratch:
-            with open_bench(Path(scratch), f"{run['name']}-replay", course, documents, sandbox, ledger) as bench:
-                bench.blobs = Blobs(Path(scratch) / "blobs")
-                specs = _specs(store.files(commit), trial["number"], seeds, split, first=0)
-                if split is Split.B and request.onto is None and trial["number"] != 0:
-                    base = trial_rows(ledger, run["id"])[0]
-                    specs += _specs(
-                        store.files(base["commit_sha"]), 0, request.seeds or baseline_seeds, split, first=len(specs)
-                    )
-                scores = _measure(bench, specs, slots, observer)
+        with (
+            tempfile.TemporaryDirectory(prefix="agentgolf-") as scratch,
+            open_bench(Path(scratch), f"{run['name']}-replay", course, documents, sandbox, ledger) as bench,
+        ):
+            bench.blobs = Blobs(Path(scratch) / "blobs")
+            specs = _specs(store.files(commit), trial["number"], seeds, split, first=0)
+            if split is Split.B and request.onto is None and trial["number"] != 0:
+                base = trial_rows(ledger, run["id"])[0]
+                specs += _specs(
+                    store.files(base["commit_sha"]),
+                    0,
+                    request.seeds or baseline_seeds,
+                    split,
+                    first=len(specs),
+                )
+            scores = _measure(bench, specs, slots, observer)
     finally:
         store.close()
     replayed = tuple(scores[spec.replicate_id] for spec in specs if spec.trial == trial["number"])
@@ -125,9 +136,18 @@ def replay(
     gain = welch(base_scores, replayed, 0.0, noise) if base_scores else None
     low, high = gain.interval() if gain else (None, None)
     return ReplayResult(
-        run=run["name"], trial=trial["number"], split=split, seeds=tuple(seeds), recorded=recorded, replayed=replayed,
-        low=expected[0] if expected else None, high=expected[1] if expected else None, holds=holds,
-        gain=gain.gain if gain else None, gain_low=low, gain_high=high,
+        run=run["name"],
+        trial=trial["number"],
+        split=split,
+        seeds=tuple(seeds),
+        recorded=recorded,
+        replayed=replayed,
+        low=expected[0] if expected else None,
+        high=expected[1] if expected else None,
+        holds=holds,
+        gain=gain.gain if gain else None,
+        gain_low=low,
+        gain_high=high,
         recorded_gain=float(np.mean(baseline_recorded) - np.mean(recorded)) if gain and recorded else None,
         commit=commit if request.onto is not None else None,
     )
@@ -143,7 +163,9 @@ def reapply(ledger: Ledger, store: GitStore, course: Course, request: ReplayRequ
         try:
             tip = store.commit_edits(tip, old, (store.diff(old, new),), newer.hypothesis)
         except PatchError as error:
-            raise PatchError(f"trial {newer.number} ({newer.hypothesis}) does not go onto {request.onto}: {error}") from error
+            raise PatchError(
+                f"trial {newer.number} ({newer.hypothesis}) does not go onto {request.onto}: {error}"
+            ) from error
     store.set_ref(f"refs/agentgolf/onto/{request.trial['number']}", tip)
     return tip
 
@@ -170,8 +192,7 @@ def _foreign_commit(store: GitStore, course: Course, reference: str) -> str:
 def _recorded(rows: Sequence[Row], trial_id: int, split: Split) -> tuple[tuple[int, ...], tuple[float, ...]]:
     purposes = ("final",) if split is Split.B else ("baseline", "search")
     found = [
-        row for row in rows
-        if row["trial_id"] == trial_id and row["purpose"] in purposes and row["outcome"] == "ok"
+        row for row in rows if row["trial_id"] == trial_id and row["purpose"] in purposes and row["outcome"] == "ok"
     ]
     return tuple(row["seed"] for row in found), tuple(row["val_bpb"] for row in found)
 
@@ -211,4 +232,3 @@ def _measure(bench: Bench, specs: Sequence[Spec], slots: Sequence[Slot], observe
 def _follow(observer: Observer, spec: Spec, line: str) -> None:
     if point := curve_point(line):
         observer.curve(spec.trial, spec.label, point)
-

@@ -68,18 +68,31 @@ def create_run(ledger: Ledger, request: RunRequest, course: Course, slots: list[
     if not name.replace("-", "").replace("_", "").replace(".", "").isalnum() or len(name) > 60:
         raise UsageError(f"{name!r} cannot name a run: use letters, digits, dots, - and _, 60 at most")
     if ledger.rows("SELECT 1 FROM runs WHERE name = ?", name):
-        raise UsageError(f"there is a run {name!r} already; go on with `agentgolf resume {name}` or give another --name")
+        raise UsageError(
+            f"there is a run {name!r} already; go on with `agentgolf resume {name}` or give another --name"
+        )
     store = GitStore(run_folder(ledger.folder, name) / "store.git")
     origin = store.commit_files(
-        {file: (course.repo / file).read_bytes() for file in repo_files(course.repo)}, f"the course {course.name}"
+        {file: (course.repo / file).read_bytes() for file in repo_files(course.repo)},
+        f"the course {course.name}",
     )
     store.set_ref("refs/agentgolf/origin", origin)
     store.close()
     ledger.start_run(
-        name=name, course=course.name, track=course.track, course_sha256=course.sha256, course_json=course.to_json(),
-        course_folder=str(course.folder), scaffold=request.settings.scaffold, sandbox=sandbox, jobs=len(slots),
-        seed=request.settings.seed, budget_seconds=request.budget_seconds, trials_limit=request.trials,
-        origin_commit=origin, agentgolf_version=__version__,
+        name=name,
+        course=course.name,
+        track=course.track,
+        course_sha256=course.sha256,
+        course_json=course.to_json(),
+        course_folder=str(course.folder),
+        scaffold=request.settings.scaffold,
+        sandbox=sandbox,
+        jobs=len(slots),
+        seed=request.settings.seed,
+        budget_seconds=request.budget_seconds,
+        trials_limit=request.trials,
+        origin_commit=origin,
+        agentgolf_version=__version__,
     )
     return find_run(ledger, name)
 
@@ -91,8 +104,10 @@ def _require_room(course: Course, request: RunRequest, jobs: int) -> None:
     costs = Costs(replicate_seconds=first_guess(course), jobs=jobs)
     least = spec.baseline_replicates + 2 * spec.looks[0] + 2 * spec.final_replicates
     if not fits(request.budget_seconds, costs, least, 0.0):
-        needed = costs.replicates(spec.baseline_replicates) + costs.replicates(2) + costs.replicates(
-            2 * spec.final_replicates
+        needed = (
+            costs.replicates(spec.baseline_replicates)
+            + costs.replicates(2)
+            + costs.replicates(2 * spec.final_replicates)
         )
         raise UsageError(
             f"a budget of {format_duration(request.budget_seconds)} is shorter than one trial: baseline, one trial and "
@@ -171,8 +186,14 @@ def open_bench(
     work.mkdir(parents=True)
     try:
         yield Bench(
-            run=name, course=course, documents=documents, sandbox=sandbox, blobs=ledger.blobs,
-            data=write_training_data(documents, folder / "data"), work=work, hidden=hidden_paths(course),
+            run=name,
+            course=course,
+            documents=documents,
+            sandbox=sandbox,
+            blobs=ledger.blobs,
+            data=write_training_data(documents, folder / "data"),
+            work=work,
+            hidden=hidden_paths(course),
         )
     finally:
         shutil.rmtree(work, ignore_errors=True)
@@ -187,7 +208,12 @@ def reconcile(ledger: Ledger, row: Row, sandbox: Sandbox, observer: Observer) ->
 
 @contextlib.contextmanager
 def open_campaign(
-    ledger: Ledger, row: Row, course: Course, sandbox: Sandbox, slots: list[Slot], observer: Observer,
+    ledger: Ledger,
+    row: Row,
+    course: Course,
+    sandbox: Sandbox,
+    slots: list[Slot],
+    observer: Observer,
 ) -> Iterator[Campaign]:
     """Everything of one run, from its row in the ledger."""
     reconcile(ledger, row, sandbox, observer)
@@ -200,8 +226,15 @@ def open_campaign(
         store = GitStore(folder / "store.git")
         try:
             yield Campaign(
-                row=row, course=course, ledger=ledger, store=store, proposer=scaffold.proposer, crew=crew,
-                budget=budget, observer=observer, jobs=len(slots),
+                row=row,
+                course=course,
+                ledger=ledger,
+                store=store,
+                proposer=scaffold.proposer,
+                crew=crew,
+                budget=budget,
+                observer=observer,
+                jobs=len(slots),
             )
         finally:
             store.close()

@@ -2,8 +2,8 @@
 
 import hashlib
 
-from unidiff import PatchSet
 from unidiff.errors import UnidiffParseError
+from unidiff.patch import PatchSet
 
 from agentgolf.domain import Patch
 from agentgolf.errors import PatchError

@@ -18,7 +18,11 @@ from agentgolf.errors import PatchError, UsageError
 _IDENTITY = {
     f"GIT_{role}_{key}": value
     for role in ("AUTHOR", "COMMITTER")
-    for key, value in (("NAME", "agentgolf"), ("EMAIL", "agentgolf@localhost"), ("DATE", "2000-01-01T00:00:00+0000"))
+    for key, value in (
+        ("NAME", "agentgolf"),
+        ("EMAIL", "agentgolf@localhost"),
+        ("DATE", "2000-01-01T00:00:00+0000"),
+    )
 }
 _NO_CONFIG = {"GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_SYSTEM": os.devnull}
 
@@ -74,7 +78,9 @@ class GitStore:
 
     def diff(self, old: str, new: str) -> str:
         """Unified diff with a trailing newline; empty when the trees are equal."""
-        text = self._repo.git.diff("--no-color", "--no-ext-diff", "--no-renames", old, new, strip_newline_in_stdout=False)
+        text = self._repo.git.diff(
+            "--no-color", "--no-ext-diff", "--no-renames", old, new, strip_newline_in_stdout=False
+        )
         return str(text)
 
     def export(self, commit: str, folder: Path) -> Path:

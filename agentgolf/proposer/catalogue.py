@@ -47,7 +47,11 @@ def load_catalogue(folder: Path) -> list[Technique]:
             raise UsageError(f"{path}: its head is wrong: {str(error).splitlines()[0]}") from error
         techniques.append(
             Technique(
-                name=path.stem, title=head.title, order=head.order, bytes=head.bytes, body=page["body"].strip(),
+                name=path.stem,
+                title=head.title,
+                order=head.order,
+                bytes=head.bytes,
+                body=page["body"].strip(),
                 diff=page["diff"],
             )
         )

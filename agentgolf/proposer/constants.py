@@ -53,8 +53,15 @@ def find_constants(source: str) -> list[Constant]:
         if low < high:
             found.append(
                 Constant(
-                    name=target.id, value=float(number), is_int=is_int, low=low, high=high, log=log and low > 0,
-                    line=value.lineno, start=value.col_offset, end=value.end_col_offset or 0,
+                    name=target.id,
+                    value=float(number),
+                    is_int=is_int,
+                    low=low,
+                    high=high,
+                    log=log and low > 0,
+                    line=value.lineno,
+                    start=value.col_offset,
+                    end=value.end_col_offset or 0,
                 )
             )
     return found

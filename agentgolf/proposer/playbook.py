@@ -31,8 +31,12 @@ class PlaybookProposer:
         chosen = self._choose(context)
         pages = [self._techniques[name] for name in chosen]
         return Proposal(
-            hypothesis=" + ".join(page.title for page in pages), edits=tuple(page.diff for page in pages),
-            base=context.origin, proposer=self.name, technique="+".join(chosen), detail={"techniques": list(chosen)},
+            hypothesis=" + ".join(page.title for page in pages),
+            edits=tuple(page.diff for page in pages),
+            base=context.origin,
+            proposer=self.name,
+            technique="+".join(chosen),
+            detail={"techniques": list(chosen)},
         )
 
     def _choose(self, context: Context) -> Combination:

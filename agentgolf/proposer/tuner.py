@@ -60,9 +60,7 @@ class TunerProposer:
                 chosen[name] = value
         return chosen
 
-    def _proposal(
-        self, context: Context, constants: Mapping[str, Constant], chosen: Mapping[str, float]
-    ) -> Proposal:
+    def _proposal(self, context: Context, constants: Mapping[str, Constant], chosen: Mapping[str, float]) -> Proposal:
         edits, said = [], []
         for path, text in sorted(context.files.items()):
             new = {name.partition(":")[2]: value for name, value in chosen.items() if name.startswith(f"{path}:")}
@@ -75,7 +73,10 @@ class TunerProposer:
         # The whole setting is noted, so that a later study knows every parameter of this trial.
         setting = {name: constant.value for name, constant in constants.items()} | dict(chosen)
         return Proposal(
-            hypothesis=", ".join(said), edits=("".join(edits),), proposer=self.name, technique="tune",
+            hypothesis=", ".join(said),
+            edits=("".join(edits),),
+            proposer=self.name,
+            technique="tune",
             detail={"constants": dict(chosen), "setting": setting},
         )
 
@@ -92,13 +93,16 @@ def _study(context: Context, constants: Mapping[str, Constant], seed: int) -> op
         if trial.proposer != TunerProposer.name or not isinstance(setting, dict) or gain is None:
             continue
         known = {
-            name: float(setting[name]) for name, constant in constants.items()
+            name: float(setting[name])
+            for name, constant in constants.items()
             if name in setting and constant.low <= float(setting[name]) <= constant.high
         }
         values = {name: round(v) if constants[name].is_int else v for name, v in known.items()}
         study.add_trial(
             optuna.trial.create_trial(
-                params=values, value=gain, distributions={name: _distribution(constants[name]) for name in values}
+                params=values,
+                value=gain,
+                distributions={name: _distribution(constants[name]) for name in values},
             )
         )
     return study

@@ -6,6 +6,7 @@ from typing import Any
 
 from agentgolf.decide.accept import Evidence, mean_interval, pooled_noise, welch
 from agentgolf.decide.policy import ancestry, incumbent
+from agentgolf.domain import TrialSummary
 from agentgolf.ledger.lineage import (
     find_run,
     noise_groups,
@@ -78,16 +79,30 @@ def summarize(ledger: Ledger, name: str | None) -> Summary:
     spent = spent_seconds(ledger, run["id"])
     candidates = [row for row in decided if row.number > 0]
     return Summary(
-        run=run["name"], course=run["course"], track=run["track"], state=run["state"], sandbox=run["sandbox"],
-        scaffold=run["scaffold"], ledger=str(ledger.path), budget_seconds=run["budget_seconds"], spent_seconds=spent,
+        run=run["name"],
+        course=run["course"],
+        track=run["track"],
+        state=run["state"],
+        sandbox=run["sandbox"],
+        scaffold=run["scaffold"],
+        ledger=str(ledger.path),
+        budget_seconds=run["budget_seconds"],
+        spent_seconds=spent,
         busy_share=busy_share(ledger, run["id"], run["jobs"], spent),
-        noise_bpb=noise[0] if noise[1] else None, baseline_bpb=_mean(baseline),
-        baseline_interval=mean_interval(baseline, noise), incumbent=best.number if best else None,
+        noise_bpb=noise[0] if noise[1] else None,
+        baseline_bpb=_mean(baseline),
+        baseline_interval=mean_interval(baseline, noise),
+        incumbent=best.number if best else None,
         incumbent_hypotheses=tuple(t.hypothesis for t in reversed(line) if t.number > 0),
-        incumbent_bpb=best.val_bpb if best else None, incumbent_bytes=best.counted_bytes if best else None,
-        search_gain=_mean(baseline) - best.val_bpb if best and best.number and baseline and best.val_bpb else None,
-        final_baseline_bpb=_mean(old), final_incumbent_bpb=_mean(new), final_replicates=len(new),
-        gain=final.gain if final else None, gain_low=low, gain_high=high,
+        incumbent_bpb=best.val_bpb if best else None,
+        incumbent_bytes=best.counted_bytes if best else None,
+        search_gain=_search_gain(baseline, best),
+        final_baseline_bpb=_mean(old),
+        final_incumbent_bpb=_mean(new),
+        final_replicates=len(new),
+        gain=final.gain if final else None,
+        gain_low=low,
+        gain_high=high,
         outcomes=dict(Counter(str(t.outcome) for t in candidates)),
         verdicts=dict(Counter(str(t.verdict) for t in candidates)),
     )
@@ -97,9 +112,15 @@ def busy_share(ledger: Ledger, run_id: int, jobs: int, spent: float) -> float | 
     """Share of the budget, over all slots, that went into training and scoring."""
     rows = ledger.rows(
         "SELECT sum(e.wall_seconds) AS busy FROM executions e JOIN replicates r ON r.id = e.replicate_id "
-        "JOIN trials t ON t.id = r.trial_id WHERE t.run_id = ? AND e.role IN ('train', 'predict')", run_id,
+        "JOIN trials t ON t.id = r.trial_id WHERE t.run_id = ? AND e.role IN ('train', 'predict')",
+        run_id,
     )
     return float(rows[0]["busy"]) / (jobs * spent) if rows[0]["busy"] and spent else None
+
+
+def _search_gain(baseline: list[float], best: TrialSummary | None) -> float | None:
+    mean = _mean(baseline)
+    return mean - best.val_bpb if best and best.number and mean is not None and best.val_bpb is not None else None
 
 
 def _mean(values: list[float]) -> float | None:

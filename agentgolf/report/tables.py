@@ -55,26 +55,48 @@ def print_lines(rows: Sequence[tuple[str, str]]) -> None:
 def print_summary(summary: Summary) -> None:
     rows = [
         ("run", f"{summary.run}  ({summary.course}/{summary.track}, {summary.scaffold}, {summary.sandbox})"),
-        ("state", f"{summary.state}; {format_duration(summary.spent_seconds)} spent{_of(summary.budget_seconds)}"),
+        (
+            "state",
+            f"{summary.state}; {format_duration(summary.spent_seconds)} spent{_of(summary.budget_seconds)}",
+        ),
     ]
     if summary.busy_share is not None:
         rows[-1] = ("state", f"{rows[-1][1]}, {summary.busy_share:.0%} of it training and scoring")
     if summary.baseline_bpb is not None:
         low, high = summary.baseline_interval or (None, None)
-        rows.append(("baseline", f"{number(summary.baseline_bpb)} bpb {interval(low, high, sign=False)} on A; seed noise {number(summary.noise_bpb)}"))
+        rows.append(
+            (
+                "baseline",
+                f"{number(summary.baseline_bpb)} bpb {interval(low, high, sign=False)} on A; "
+                f"seed noise {number(summary.noise_bpb)}",
+            )
+        )
     if summary.incumbent:
-        rows.append(("incumbent", f"trial {summary.incumbent}: {number(summary.incumbent_bpb)} bpb on A, {summary.incumbent_bytes or 0:,} bytes"))
+        rows.append(
+            (
+                "incumbent",
+                f"trial {summary.incumbent}: {number(summary.incumbent_bpb)} bpb on A, "
+                f"{summary.incumbent_bytes or 0:,} bytes",
+            )
+        )
         for step in summary.incumbent_hypotheses:
             rows.append(("", f"+ {safe(step)}"))
     if summary.gain is not None:
-        rows.append((
-            "gain on B",
-            f"{number(summary.gain, sign=True)} bpb {interval(summary.gain_low, summary.gain_high)}, "
-            f"{number(summary.final_baseline_bpb)} -> {number(summary.final_incumbent_bpb)}, "
-            f"{summary.final_replicates} fresh seeds each",
-        ))
+        rows.append(
+            (
+                "gain on B",
+                f"{number(summary.gain, sign=True)} bpb {interval(summary.gain_low, summary.gain_high)}, "
+                f"{number(summary.final_baseline_bpb)} -> {number(summary.final_incumbent_bpb)}, "
+                f"{summary.final_replicates} fresh seeds each",
+            )
+        )
     elif summary.incumbent:
-        rows.append(("gain on A", f"{number(summary.search_gain, sign=True)} bpb so far; held-out B is scored when the run ends"))
+        rows.append(
+            (
+                "gain on A",
+                f"{number(summary.search_gain, sign=True)} bpb so far; held-out B is scored when the run ends",
+            )
+        )
     else:
         rows.append(("gain", "no candidate was better than the baseline by more than the noise"))
     rows.append(("trials", _counts(summary)))
@@ -96,7 +118,10 @@ def _counts(summary: Summary) -> str:
 def print_replay(result: "ReplayResult") -> None:
     mean = sum(result.replayed) / len(result.replayed)
     rows = [
-        ("trial", f"{result.run}:{result.trial}, held-out {result.split}, seeds {', '.join(map(str, result.seeds))}"),
+        (
+            "trial",
+            f"{result.run}:{result.trial}, held-out {result.split}, seeds {', '.join(map(str, result.seeds))}",
+        ),
         ("replayed", f"{number(mean)} bpb  ({', '.join(number(v) for v in result.replayed)})"),
     ]
     if result.recorded and result.commit is None:
@@ -105,10 +130,13 @@ def print_replay(result: "ReplayResult") -> None:
         where = "inside" if result.holds else "OUTSIDE"
         rows.append(("verdict", f"{where} the 95% interval {interval(result.low, result.high, sign=False)}"))
     if result.gain is not None:
-        rows.append((
-            "gain", f"{number(result.gain, sign=True)} bpb {interval(result.gain_low, result.gain_high)} over the "
-            f"baseline, trained again too; recorded {number(result.recorded_gain, sign=True)}",
-        ))
+        rows.append(
+            (
+                "gain",
+                f"{number(result.gain, sign=True)} bpb {interval(result.gain_low, result.gain_high)} over the "
+                f"baseline, trained again too; recorded {number(result.recorded_gain, sign=True)}",
+            )
+        )
     if result.commit is not None:
         rows.append(("commit", f"{result.commit} in the run's store.git"))
     print_lines(rows)
@@ -128,12 +156,25 @@ def print_board(rows: Sequence[Mapping[str, Any]]) -> None:
     if not rows:
         console().print("no candidate has been kept on this course yet")
         return
-    cells = [
+    cells: list[list[RenderableType]] = [
         [
-            str(i), number(row["val_bpb"]), number(row["heldout_b_bpb"]), f"{row['counted_bytes'] or 0:,}",
-            Text(f"{row['run']}:{row['trial']}"), Text(row["score_kind"] or ""), safe(row["hypothesis"]),
+            str(i),
+            number(row["val_bpb"]),
+            number(row["heldout_b_bpb"]),
+            f"{row['counted_bytes'] or 0:,}",
+            Text(f"{row['run']}:{row['trial']}"),
+            Text(row["score_kind"] or ""),
+            safe(row["hypothesis"]),
         ]
         for i, row in enumerate(rows, 1)
     ]
-    columns = [("#", "right"), ("bpb A", "right"), ("bpb B", "right"), ("bytes", "right"), ("trial", "left"), ("score", "left"), ("hypothesis", "left")]
+    columns = [
+        ("#", "right"),
+        ("bpb A", "right"),
+        ("bpb B", "right"),
+        ("bytes", "right"),
+        ("trial", "left"),
+        ("score", "left"),
+        ("hypothesis", "left"),
+    ]
     console().print(table(columns, cells))

@@ -31,14 +31,29 @@ def tree_rows(ledger: Ledger, name: str | None) -> tuple[str, list[dict[str, Any
     for row in rows:
         scores = by_trial.get(row["id"], [])
         low, high = mean_interval(scores, noise) or (None, None)
-        out.append({
-            "trial": row["number"], "parent": row["parent"], "state": row["state"], "proposer": row["proposer"],
-            "technique": row["technique"], "hypothesis": row["hypothesis"], "outcome": row["outcome"],
-            "verdict": row["verdict"], "val_bpb": row["val_bpb"], "val_bpb_low": low, "val_bpb_high": high,
-            "replicates": len(scores), "gain_bpb": row["gain_bpb"], "gain_low": row["gain_low"],
-            "gain_high": row["gain_high"], "counted_bytes": row["counted_bytes"], "commit": row["commit_sha"],
-            "reason": row["reason"], "kept_path": row["number"] in kept,
-        })
+        out.append(
+            {
+                "trial": row["number"],
+                "parent": row["parent"],
+                "state": row["state"],
+                "proposer": row["proposer"],
+                "technique": row["technique"],
+                "hypothesis": row["hypothesis"],
+                "outcome": row["outcome"],
+                "verdict": row["verdict"],
+                "val_bpb": row["val_bpb"],
+                "val_bpb_low": low,
+                "val_bpb_high": high,
+                "replicates": len(scores),
+                "gain_bpb": row["gain_bpb"],
+                "gain_low": row["gain_low"],
+                "gain_high": row["gain_high"],
+                "counted_bytes": row["counted_bytes"],
+                "commit": row["commit_sha"],
+                "reason": row["reason"],
+                "kept_path": row["number"] in kept,
+            }
+        )
     return run["name"], out
 
 
@@ -56,7 +71,10 @@ def _line(row: Mapping[str, Any]) -> Text:
     verdict = row["verdict"] or row["state"]
     style = VERDICT_STYLE.get(verdict, "cyan")
     text = Text(overflow="fold")
-    text.append(f"{'●' if row['kept_path'] else '○'} {row['trial']} ", style="bold green" if row["kept_path"] else style)
+    text.append(
+        f"{'●' if row['kept_path'] else '○'} {row['trial']} ",
+        style="bold green" if row["kept_path"] else style,
+    )
     hypothesis = "".join(c if c.isprintable() else " " for c in row["hypothesis"])
     text.append(hypothesis[:60] + ("…" if len(hypothesis) > 60 else ""), style="" if row["kept_path"] else style)
     text.append("\n  ")

@@ -17,19 +17,40 @@ def trial_details(ledger: Ledger, reference: str) -> dict[str, Any]:
     run, trial = find_trial(ledger, reference)
     replicates = ledger.rows(
         "SELECT replicates.*, owners.number AS for_trial FROM replicates JOIN trials AS owners "
-        "ON owners.id = replicates.for_trial_id WHERE replicates.trial_id = ? ORDER BY replicates.id", trial["id"],
+        "ON owners.id = replicates.for_trial_id WHERE replicates.trial_id = ? ORDER BY replicates.id",
+        trial["id"],
     )
     executions = ledger.rows(
         "SELECT executions.*, purpose, position, seed FROM executions JOIN replicates ON replicates.id = replicate_id "
-        "WHERE replicates.trial_id = ? ORDER BY replicate_id, role DESC", trial["id"],
+        "WHERE replicates.trial_id = ? ORDER BY replicate_id, role DESC",
+        trial["id"],
     )
     parent = ledger.rows("SELECT number FROM trials WHERE id = ?", trial["parent_id"])
     return {
-        "run": run["name"], "trial": trial["number"], "parent": parent[0]["number"] if parent else None,
-        **{key: trial[key] for key in (
-            "state", "proposer", "technique", "hypothesis", "outcome", "verdict", "reason", "val_bpb", "gain_bpb",
-            "gain_low", "gain_high", "p_value", "counted_bytes", "commit_sha", "proposed_at", "decided_at",
-        )},
+        "run": run["name"],
+        "trial": trial["number"],
+        "parent": parent[0]["number"] if parent else None,
+        **{
+            key: trial[key]
+            for key in (
+                "state",
+                "proposer",
+                "technique",
+                "hypothesis",
+                "outcome",
+                "verdict",
+                "reason",
+                "val_bpb",
+                "gain_bpb",
+                "gain_low",
+                "gain_high",
+                "p_value",
+                "counted_bytes",
+                "commit_sha",
+                "proposed_at",
+                "decided_at",
+            )
+        },
         "detail": json.loads(trial["detail_json"]),
         "diff": read_blob(ledger, trial["diff_sha256"]),
         "edits": json.loads(trial["edits_json"]),
@@ -41,10 +62,17 @@ def trial_details(ledger: Ledger, reference: str) -> dict[str, Any]:
 def print_trial(details: dict[str, Any]) -> None:
     gain = f"{number(details['gain_bpb'], sign=True)} {interval(details['gain_low'], details['gain_high'])}"
     rows = [
-        ("trial", f"{details['run']}:{details['trial']}" + (f", child of {details['parent']}" if details["parent"] is not None else "")),
+        (
+            "trial",
+            f"{details['run']}:{details['trial']}"
+            + (f", child of {details['parent']}" if details["parent"] is not None else ""),
+        ),
         ("hypothesis", safe(details["hypothesis"])),
         ("proposed by", f"{details['proposer']} ({safe(details['technique'])})"),
-        ("verdict", f"{details['verdict'] or details['state']} ({details['outcome'] or 'open'}): {safe(details['reason'])}"),
+        (
+            "verdict",
+            f"{details['verdict'] or details['state']} ({details['outcome'] or 'open'}): {safe(details['reason'])}",
+        ),
     ]
     if details["val_bpb"] is not None:
         rows.append(("val_bpb", number(details["val_bpb"])))
@@ -58,14 +86,28 @@ def print_trial(details: dict[str, Any]) -> None:
     if details["replicates"]:
         cells = [
             [
-                f"{row['purpose']} {row['position'] + 1}" + (f" for {row['for_trial']}" if row["for_trial"] != details["trial"] else ""),
-                str(row["seed"]), row["heldout"], row["outcome"] or row["state"], number(row["val_bpb"], 5),
-                number(row["train_seconds"], 1), number(row["eval_seconds"], 1), number(row["wall_seconds"], 1),
+                f"{row['purpose']} {row['position'] + 1}"
+                + (f" for {row['for_trial']}" if row["for_trial"] != details["trial"] else ""),
+                str(row["seed"]),
+                row["heldout"],
+                row["outcome"] or row["state"],
+                number(row["val_bpb"], 5),
+                number(row["train_seconds"], 1),
+                number(row["eval_seconds"], 1),
+                number(row["wall_seconds"], 1),
             ]
             for row in details["replicates"]
         ]
-        columns = [("replicate", "left"), ("seed", "right"), ("half", "left"), ("outcome", "left"), ("val_bpb", "right"),
-                   ("train s", "right"), ("eval s", "right"), ("wall s", "right")]
+        columns = [
+            ("replicate", "left"),
+            ("seed", "right"),
+            ("half", "left"),
+            ("outcome", "left"),
+            ("val_bpb", "right"),
+            ("train s", "right"),
+            ("eval s", "right"),
+            ("wall s", "right"),
+        ]
         console().print(table(columns, cells))
         for row in details["replicates"]:
             if row["message"]:
@@ -87,7 +129,9 @@ def board_rows(ledger: Ledger, course: str | None, track: str | None) -> list[di
         "(SELECT min(score_kind) FROM replicates r WHERE r.trial_id = trials.id) AS score_kind "
         "FROM trials JOIN runs ON runs.id = trials.run_id WHERE trials.verdict = 'keep' "
         "AND (?1 IS NULL OR runs.course = ?1) AND (?2 IS NULL OR runs.track = ?2) "
-        "ORDER BY runs.course, runs.track, score_kind != 'verified', trials.val_bpb", course, track,
+        "ORDER BY runs.course, runs.track, score_kind != 'verified', trials.val_bpb",
+        course,
+        track,
     )
     boards: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for row in rows:

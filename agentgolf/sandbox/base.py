@@ -186,7 +186,10 @@ class Watch:
         """The job has ended: say how."""
         outcome, message = self.verdict or (Outcome.OK, "")
         if not self.verdict and oom:
-            outcome, message = Outcome.OUT_OF_MEMORY, f"used more than {self.limits.memory_bytes:,} bytes of memory"
+            outcome, message = (
+                Outcome.OUT_OF_MEMORY,
+                f"used more than {self.limits.memory_bytes:,} bytes of memory",
+            )
         elif not self.verdict and exit_code != 0:
             outcome, message = Outcome.CRASHED, f"{role} ended with exit code {exit_code}{_last_line(log)}"
         return Execution(

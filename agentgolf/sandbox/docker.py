@@ -18,7 +18,16 @@ from docker.types import DeviceRequest, LogConfig, Mount, Ulimit
 
 from agentgolf.domain import Execution
 from agentgolf.errors import EnvironmentNotReadyError, InfrastructureError
-from agentgolf.sandbox.base import CODE_DIR, POLL_SECONDS, SCRATCH_DIR, USAGE_SECONDS, Job, LogTail, Usage, Watch
+from agentgolf.sandbox.base import (
+    CODE_DIR,
+    POLL_SECONDS,
+    SCRATCH_DIR,
+    USAGE_SECONDS,
+    Job,
+    LogTail,
+    Usage,
+    Watch,
+)
 from agentgolf.sandbox.clock import BudgetClock, SpeedMeter, metered
 
 LABEL = "agentgolf."
@@ -94,7 +103,7 @@ class RunningContainer:
             with contextlib.suppress(DockerException, requests.RequestException):
                 self._container.remove(force=True)
             raise
-        self._usage_of = usage_reader(self._container)
+        self._usage_of = usage_reader(client, self._container)
         self._watch = Watch(job, BudgetClock(job.limits.clock, page))
         self._ended = threading.Event()
         self._exit: dict[str, Any] = {}
@@ -164,9 +173,7 @@ def container_options(job: Job) -> dict[str, Any]:
         "environment": {"HOME": SCRATCH_DIR, **job.env},
         "labels": {f"{LABEL}{key}": value for key, value in job.labels.items()},
         "working_dir": CODE_DIR,
-        "mounts": [
-            Mount(m.target, str(m.source.resolve()), type="bind", read_only=not m.writable) for m in job.mounts
-        ],
+        "mounts": [Mount(m.target, str(m.source.resolve()), type="bind", read_only=not m.writable) for m in job.mounts],
         "network_mode": "none",
         "read_only": True,
         "cap_drop": ["ALL"],
@@ -191,12 +198,12 @@ def container_options(job: Job) -> dict[str, Any]:
     }
 
 
-def usage_reader(container: Container) -> Callable[[Usage], Usage]:
+def usage_reader(client: docker.DockerClient, container: Container) -> Callable[[Usage], Usage]:
     """How to read a container's usage: its cgroup's files when they are ours to read, else the engine."""
     pid = container.attrs["State"]["Pid"]
     files = _cgroup_files(pid) if pid else None
     if files is None:
-        return lambda last: _usage_from_engine(container, last)
+        return lambda last: _usage_from_engine(client, container, last)
     cpu, memory = files
 
     def read(last: Usage) -> Usage:
@@ -231,9 +238,9 @@ def _cgroup_files(pid: int) -> tuple[Path, Path] | None:
     return files if readable else None
 
 
-def _usage_from_engine(container: Container, last: Usage) -> Usage:
+def _usage_from_engine(client: docker.DockerClient, container: Container, last: Usage) -> Usage:
     try:
-        stats = container.client.api.stats(container.id, stream=False, one_shot=True)  # type: ignore[union-attr]
+        stats = client.api.stats(str(container.id), stream=False, one_shot=True)
         return Usage(
             cpu_seconds=stats["cpu_stats"]["cpu_usage"]["total_usage"] / 1e9,
             memory_bytes=stats["memory_stats"].get("usage", 0),

@@ -74,8 +74,15 @@ class FakeRunning:
             for line in log.splitlines():
                 on_line(line)
         return Execution(
-            role=self._job.role, outcome=outcome, exit_code=exit_code, wall_seconds=0.0, cpu_seconds=0.0,
-            clock_seconds=0.0, peak_memory_bytes=0, log=log, message="" if exit_code == 0 else f"fake {outcome}",
+            role=self._job.role,
+            outcome=outcome,
+            exit_code=exit_code,
+            wall_seconds=0.0,
+            cpu_seconds=0.0,
+            clock_seconds=0.0,
+            peak_memory_bytes=0,
+            log=log,
+            message="" if exit_code == 0 else f"fake {outcome}",
         )
 
     def kill(self) -> None:

@@ -115,7 +115,9 @@ class RunningProcess:
         try:
             self._process = subprocess.Popen(
                 [sys.executable, "-I", "-S", str(SUPERVISOR), json.dumps(plan), label],
-                stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
                 env=_bare_env(job, self._scratch) if bwrap is None else {"PATH": "/usr/bin:/bin"},
                 start_new_session=True,
             )
@@ -227,8 +229,23 @@ def _gpu_env(job: Job) -> dict[str, str]:
 def _bwrap_argv(bwrap: str, job: Job) -> list[str]:
     """Read-only system and interpreter, the job's mounts, a sized scratch, and nothing else."""
     argv = [
-        bwrap, "--unshare-all", "--unshare-user", "--uid", "65534", "--gid", "65534", "--die-with-parent",
-        "--new-session", "--cap-drop", "ALL", "--hostname", "sandbox", "--clearenv", "--ro-bind", "/usr", "/usr",
+        bwrap,
+        "--unshare-all",
+        "--unshare-user",
+        "--uid",
+        "65534",
+        "--gid",
+        "65534",
+        "--die-with-parent",
+        "--new-session",
+        "--cap-drop",
+        "ALL",
+        "--hostname",
+        "sandbox",
+        "--clearenv",
+        "--ro-bind",
+        "/usr",
+        "/usr",
     ]
     for name in ("bin", "sbin", "lib", "lib32", "lib64"):
         path = Path("/") / name

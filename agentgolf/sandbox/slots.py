@@ -31,7 +31,11 @@ def usable_cores() -> list[int]:
 
 
 def plan_slots(
-    *, threads: int, gpus: int, jobs: int | None, cores: Sequence[int] | None = None,
+    *,
+    threads: int,
+    gpus: int,
+    jobs: int | None,
+    cores: Sequence[int] | None = None,
     find_gpus: Callable[[], list[str]] = visible_gpus,
 ) -> list[Slot]:
     """Share the machine out: `threads` cores and `gpus` GPUs a slot, `jobs` slots or as many as fit.
@@ -50,7 +54,8 @@ def plan_slots(
     count = min(fits, MAX_DEFAULT_JOBS) if jobs is None else jobs
     return [
         Slot(
-            cores=tuple(cores[i * threads : (i + 1) * threads]), gpus=tuple(devices[i * gpus : (i + 1) * gpus])
+            cores=tuple(cores[i * threads : (i + 1) * threads]),
+            gpus=tuple(devices[i * gpus : (i + 1) * gpus]),
         )
         for i in range(count)
     ]

@@ -56,7 +56,9 @@ class Channel:
         (self.folder / SOCKET).unlink()
         size, body = self._ask(b"VOCB", b"", b"DONE", 64)
         if not 1 <= size <= MAX_VOCAB:
-            raise CandidateError(Outcome.INVALID, f"the predictor's vocab_size is {size}; it must be 1 to {MAX_VOCAB:,}")
+            raise CandidateError(
+                Outcome.INVALID, f"the predictor's vocab_size is {size}; it must be 1 to {MAX_VOCAB:,}"
+            )
         self.vocab_size = size
         declared = bytes(body).decode("ascii", "replace")
         return int(declared) if declared.isdigit() else None
@@ -64,7 +66,9 @@ class Channel:
     def vocab_size_must_be(self, size: int) -> None:
         """Encoder and predictor are separate processes: they must agree."""
         if self.vocab_size != size:
-            raise CandidateError(Outcome.INVALID, f"vocab_size is {size} in one process and {self.vocab_size} in another")
+            raise CandidateError(
+                Outcome.INVALID, f"vocab_size is {size} in one process and {self.vocab_size} in another"
+            )
 
     def encode(self, text: bytes) -> Ids:
         """Token ids, (n,), each below vocab_size."""
@@ -84,7 +88,8 @@ class Channel:
         _, body = self._ask(b"PRED", ids.tobytes(), b"LOGI", size)
         if len(body) != size:
             raise CandidateError(
-                Outcome.INVALID, f"predict gave {len(body):,} bytes of logits for {len(ids)} tokens, not {size:,}"
+                Outcome.INVALID,
+                f"predict gave {len(body):,} bytes of logits for {len(ids)} tokens, not {size:,}",
             )
         logits = np.frombuffer(body, np.float32).reshape(len(ids), self.vocab_size)
         if not np.isfinite(logits).all():

@@ -59,6 +59,7 @@ def score_documents(
     for number, (document, ids) in enumerate(zip(documents, encoded, strict=True)):
         if predictor.decode(ids, len(document)) != document:
             raise CandidateError(
-                Outcome.INVALID, f"the tokenizer is lossy: held-out document {number} does not decode to its text"
+                Outcome.INVALID,
+                f"the tokenizer is lossy: held-out document {number} does not decode to its text",
             )
     return scores
