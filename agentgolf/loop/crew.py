@@ -51,7 +51,7 @@ class Crew:
             self._slots.put(slot)
         self._count = len(slots)
         self._messages: queue.SimpleQueue[_Message] = queue.SimpleQueue()
-        self._retry_wait_seconds = retry_wait_seconds
+        self.retry_wait_seconds = retry_wait_seconds
         self.stopping = threading.Event()
         self.killed = threading.Event()
 
@@ -141,7 +141,7 @@ class Crew:
         retrying = tenacity.Retrying(
             retry=tenacity.retry_if_exception_type(InfrastructureError) & tenacity.retry_if_exception(self._goes_on),
             stop=tenacity.stop_after_attempt(INFRASTRUCTURE_ATTEMPTS),
-            wait=tenacity.wait_exponential(multiplier=self._retry_wait_seconds, max=30),
+            wait=tenacity.wait_exponential(multiplier=self.retry_wait_seconds, max=30),
             before_sleep=lambda state: self._observer.note(
                 f"{state.outcome.exception() if state.outcome else ''}; trying again"
             ),

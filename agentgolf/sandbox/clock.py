@@ -17,7 +17,7 @@ from pathlib import Path
 from agentgolf.domain import Clock, Slot
 from agentgolf.errors import EnvironmentNotReadyError
 
-SAMPLE_SECONDS = 1.0
+SAMPLE_SECONDS = 2.0
 SPEED_BOUNDS = (0.1, 10.0)
 
 

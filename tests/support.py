@@ -1,0 +1,127 @@
+"""A small course whose candidates a fake sandbox can play, and the pieces to run it with."""
+
+import contextlib
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from agentgolf.config import Settings
+from agentgolf.course import Course, load_course
+from agentgolf.domain import Slot
+from agentgolf.ledger.store import Ledger, Row
+from agentgolf.loop import session
+from agentgolf.loop.campaign import Campaign
+from agentgolf.loop.observer import Observer
+from agentgolf.sandbox.base import Sandbox
+from agentgolf.sandbox.fake import FakeSandbox
+
+TRAIN_FILE = '"""A candidate that only the fake sandbox can train."""\n\nQUALITY = 0.0\n\nRATE = 0.5\n'
+TEXT = "".join(f"document {i}: the quick brown fox jumps over the lazy dog {i * 7}\n" for i in range(12))
+
+COURSE = """\
+name = "tiny"
+repo = "repo"
+editable = ["train.py"]
+counted = ["train.py"]
+train = ["python", "train.py"]
+predictor = "train"
+image = "none"
+default_track = "main"
+
+[data]
+file = "text.txt"
+sha256 = "{sha256}"
+format = "lines"
+heldout_a_documents = 3
+heldout_b_documents = 3
+
+[decision]
+min_gain_bpb = 0.002
+level = 0.05
+looks = [1, 3]
+baseline_replicates = 3
+final_replicates = 2
+
+[tracks.main]
+clock = "cpu"
+train_seconds = 5
+grace_seconds = 1
+eval_seconds = 5
+artifact_cap_bytes = 100_000
+"""
+
+
+def make_course_folder(folder: Path, course_toml: str = COURSE, train_file: str = TRAIN_FILE) -> Path:
+    """A course folder, not under git: opened directly, as the shipped one is."""
+    (folder / "repo").mkdir(parents=True)
+    (folder / "repo" / "train.py").write_text(train_file)
+    (folder / "text.txt").write_text(TEXT)
+    sha256 = hashlib.sha256(TEXT.encode()).hexdigest()
+    (folder / "course.toml").write_text(course_toml.replace("{sha256}", sha256))
+    return folder
+
+
+def edit(hypothesis: str, find: str, replace: str) -> dict[str, str]:
+    return {"hypothesis": hypothesis, "file": "train.py", "find": find, "replace": replace}
+
+
+def make_scaffold(folder: Path, lines: Sequence[dict[str, str]]) -> Path:
+    """A scaffold that replays these proposals."""
+    folder.mkdir(parents=True)
+    (folder / "script.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    (folder / "scaffold.toml").write_text('summary = "a script"\nproposers = ["scripted"]\nscript = "script.jsonl"\n')
+    return folder
+
+
+class Fixture:
+    """One ledger, one tiny course, one scripted scaffold."""
+
+    def __init__(self, folder: Path, lines: Sequence[dict[str, str]], course_toml: str = COURSE) -> None:
+        self.runs = folder / "runs"
+        self.course: Course = load_course(make_course_folder(folder / "course", course_toml))
+        self.settings = Settings(
+            runs=self.runs, course=str(folder / "course"), scaffold=str(make_scaffold(folder / "scaffold", lines))
+        )
+
+    def create(self, ledger: Ledger, *, trials: int | None, jobs: int = 1, budget: float | None = None) -> Row:
+        request = session.RunRequest(settings=self.settings, budget_seconds=budget, trials=trials, name="r")
+        return session.create_run(ledger, request, self.course, self.slots(jobs), "fake")
+
+    def slots(self, jobs: int) -> list[Slot]:
+        return [Slot(cores=(0,)) for _ in range(jobs)]
+
+    @contextlib.contextmanager
+    def campaign(self, ledger: Ledger, row: Row, sandbox: Sandbox, observer: Observer | None = None) -> Iterator[Campaign]:
+        slots = self.slots(row["jobs"])
+        with session.open_campaign(ledger, row, self.course, sandbox, slots, observer or Observer()) as campaign:
+            yield campaign
+
+    def play(
+        self, *, trials: int | None, jobs: int = 1, sandbox: Sandbox | None = None,
+        on_transition: Callable[[str], None] | None = None, observer: Observer | None = None,
+    ) -> None:
+        """Start the run, or go on with it, to its end."""
+        with Ledger(self.runs, write=True, on_transition=on_transition) as ledger:
+            rows = ledger.rows("SELECT * FROM runs")
+            row = rows[0] if rows else self.create(ledger, trials=trials, jobs=jobs)
+            if row["state"] == "finished":
+                return
+            with self.campaign(ledger, row, sandbox or FakeSandbox(), observer) as campaign:
+                campaign.run()
+
+
+TIMES = ("_at", "_seconds")
+
+
+def dump(ledger_folder: Path) -> dict[str, list[dict[str, Any]]]:
+    """Every table but the sessions, without the columns that hold times."""
+    with Ledger(ledger_folder, write=False) as ledger:
+        return {
+            table: [
+                {key: value for key, value in row.items() if not key.endswith(TIMES) and key != "course_folder"}
+                for row in ledger.rows(f"SELECT * FROM {table} ORDER BY 1, 2")
+            ]
+            for table in ("runs", "trials", "replicates", "executions", "blobs")
+        }
