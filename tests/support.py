@@ -93,14 +93,21 @@ class Fixture:
         return [Slot(cores=(0,)) for _ in range(jobs)]
 
     @contextlib.contextmanager
-    def campaign(self, ledger: Ledger, row: Row, sandbox: Sandbox, observer: Observer | None = None) -> Iterator[Campaign]:
+    def campaign(
+        self, ledger: Ledger, row: Row, sandbox: Sandbox, observer: Observer | None = None
+    ) -> Iterator[Campaign]:
         slots = self.slots(row["jobs"])
         with session.open_campaign(ledger, row, self.course, sandbox, slots, observer or Observer()) as campaign:
             yield campaign
 
     def play(
-        self, *, trials: int | None, jobs: int = 1, sandbox: Sandbox | None = None,
-        on_transition: Callable[[str], None] | None = None, observer: Observer | None = None,
+        self,
+        *,
+        trials: int | None,
+        jobs: int = 1,
+        sandbox: Sandbox | None = None,
+        on_transition: Callable[[str], None] | None = None,
+        observer: Observer | None = None,
     ) -> None:
         """Start the run, or go on with it, to its end."""
         with Ledger(self.runs, write=True, on_transition=on_transition) as ledger:

@@ -265,6 +265,7 @@ def _bwrap_argv(bwrap: str, job: Job) -> list[str]:
         argv += ["--dev-bind", str(device), str(device)]
     for mount in job.mounts:
         argv += ["--bind" if mount.writable else "--ro-bind", str(mount.source), mount.target]
+    argv += ["--remount-ro", "/"]  # the mount points above lie on a small file system of bubblewrap's own
     for key, value in {"PATH": "/usr/bin:/bin", **job.env, **_gpu_env(job)}.items():
         argv += ["--setenv", key, value]
     return [*argv, "--chdir", CODE_DIR, "--", *map(_interpreter, job.argv)]

@@ -25,7 +25,11 @@ def test_a_real_gain_is_kept_and_becomes_the_parent(tmp_path: Path) -> None:
     fixture = Fixture(tmp_path, [BETTER, edit("better still", "QUALITY = 0.1", "QUALITY = 0.3")])
     fixture.play(trials=2)
     trials, _ = rows_of(fixture)
-    assert [(t["number"], t["parent"], t["verdict"]) for t in trials] == [(0, None, "keep"), (1, 0, "keep"), (2, 1, "keep")]
+    assert [(t["number"], t["parent"], t["verdict"]) for t in trials] == [
+        (0, None, "keep"),
+        (1, 0, "keep"),
+        (2, 1, "keep"),
+    ]
     assert trials[1]["gain_bpb"] == pytest.approx(0.1, abs=0.01)
     assert trials[2]["gain_low"] > 0
 

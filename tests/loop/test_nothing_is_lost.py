@@ -11,6 +11,7 @@ import pytest
 
 from agentgolf.errors import DiskFullError, LedgerBusyError
 from agentgolf.ledger.store import LEDGER_FILE, Ledger
+from agentgolf.loop.cleanup import cleanup
 from agentgolf.sandbox.fake import FakeSandbox
 from tests.support import COURSE, Fixture, dump, edit
 
@@ -90,6 +91,9 @@ def test_killed_at_any_transition_and_again_in_recovery_the_end_is_the_same(
         finished, _ = play_and_die(fixture, None)
         assert finished == 0
         assert without_folder(dump(fixture.runs)) == expected, f"killed at event {die_at}: {events[die_at - 1]}"
+        with Ledger(fixture.runs, write=True) as ledger:
+            cleanup(ledger, dry_run=False)
+            assert cleanup(ledger, dry_run=True) == []
         assert not list((fixture.runs / "r" / "work").glob("*"))
         shutil.rmtree(tmp_path / str(die_at))
 

@@ -1,0 +1,30 @@
+"""What tests share: which Docker engine answers, and whether it must."""
+
+import os
+
+import pytest
+
+from agentgolf.errors import EnvironmentNotReadyError
+from agentgolf.sandbox.docker import DockerSandbox
+
+IMAGE = "agentgolf-practice"
+
+
+def docker_problem() -> str | None:
+    """Why Docker tests cannot run here; None when they can."""
+    try:
+        DockerSandbox(IMAGE).prepare()
+    except EnvironmentNotReadyError as error:
+        return str(error)
+    return None
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    wanted = [item for item in items if item.get_closest_marker("docker")]
+    problem = docker_problem() if wanted else None
+    if problem is None:
+        return
+    if os.environ.get("AGENTGOLF_REQUIRE_DOCKER") == "1":
+        raise pytest.UsageError(f"AGENTGOLF_REQUIRE_DOCKER=1, but {problem}")
+    for item in wanted:
+        item.add_marker(pytest.mark.skip(reason=problem))
