@@ -43,7 +43,7 @@ class Evidence:
 
     def interval(self, coverage: float = 0.95) -> tuple[float, float]:
         """Two-sided confidence interval of the gain."""
-        half = special.stdtrit(self.degrees, 0.5 + coverage / 2) * self.standard_error
+        half = float(special.stdtrit(self.degrees, 0.5 + coverage / 2)) * self.standard_error
         return self.gain - half, self.gain + half
 
 

@@ -37,10 +37,11 @@ def collect(source: Path, target: Path, *, code: int, cap_bytes: int) -> Artifac
         handle = os.open(source, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     except OSError as error:
         raise CandidateError(Outcome.INVALID, f"the artifact cannot be collected: {error.strerror}") from error
+    info = os.fstat(handle)
+    if not stat.S_ISREG(info.st_mode) or info.st_nlink != 1:
+        os.close(handle)
+        raise CandidateError(Outcome.INVALID, "the artifact is not one regular file without links")
     with os.fdopen(handle, "rb") as stream:
-        info = os.fstat(stream.fileno())
-        if not stat.S_ISREG(info.st_mode) or info.st_nlink != 1:
-            raise CandidateError(Outcome.INVALID, "the artifact is not one regular file without links")
         if info.st_size == 0:
             raise CandidateError(Outcome.INVALID, "training wrote no artifact")
         if info.st_size + code > cap_bytes:
