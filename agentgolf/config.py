@@ -1,6 +1,5 @@
 """Settings, from the weakest to the strongest: agentgolf.toml here, AGENTGOLF_* variables, the command line."""
 
-import re
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,8 +15,6 @@ from agentgolf.errors import UsageError
 
 CONFIG_FILE = "agentgolf.toml"
 SandboxChoice = Literal["auto", "docker", "process"]
-_PART = re.compile(r"(\d+(?:\.\d+)?)(h|m|s)")
-_UNIT_SECONDS = {"h": 3600.0, "m": 60.0, "s": 1.0}
 
 
 class Settings(BaseSettings):
@@ -55,24 +52,3 @@ def load_settings(**given: Any) -> Settings:
         raise UsageError(f"the setting {key} is wrong: {first['msg']}, got {first.get('input')!r}") from error
     except ValueError as error:
         raise UsageError(f"{CONFIG_FILE} cannot be read: {error}") from error
-
-
-def parse_duration(text: str) -> float:
-    """`90s`, `10m`, `8h`, `1h30m` to seconds. Raises `UsageError`."""
-    parts = _PART.findall(text.strip())
-    if not parts or "".join(number + unit for number, unit in parts) != text.strip():
-        raise UsageError(f"{text!r} is no duration; write it as 90s, 10m, 8h or 1h30m")
-    seconds = sum(float(number) * _UNIT_SECONDS[unit] for number, unit in parts)
-    if seconds <= 0:
-        raise UsageError(f"a budget of {text!r} is nothing; write it as 90s, 10m, 8h or 1h30m")
-    return seconds
-
-
-def format_duration(seconds: float) -> str:
-    """Seconds for people: 45s, 12m 05s, 1h 30m."""
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole}s"
-    if whole < 3600:
-        return f"{whole // 60}m {whole % 60:02d}s"
-    return f"{whole // 3600}h {whole % 3600 // 60:02d}m"

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from agentgolf.config import format_duration, load_settings, parse_duration
+from agentgolf.config import load_settings
+from agentgolf.duration import format_duration, parse_duration
 from agentgolf.errors import UsageError
 
 

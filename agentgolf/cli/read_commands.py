@@ -49,16 +49,16 @@ def tree(
 ) -> None:
     """The lineage of a run: every trial below its parent, the kept path marked."""
     from agentgolf.report.tables import console
-    from agentgolf.report.tree import render_tree, save_svg, tree_rows
+    from agentgolf.report.tree import LineageTree, save_svg, tree_rows
 
     with _open(runs) as ledger:
         run, rows = tree_rows(ledger, name)
     if svg is not None:
-        save_svg(render_tree(run, rows), svg, f"agentgolf tree {run}")
+        save_svg(LineageTree(run, rows), svg, f"agentgolf tree {run}")
     if json_:
         print(json.dumps({"run": run, "trials": rows}, indent=2))
     else:
-        console().print(render_tree(run, rows))
+        console().print(LineageTree(run, rows))
 
 
 def show(

@@ -48,7 +48,8 @@ def run(
     json_: Json = False,
 ) -> None:
     """Play a course: propose, train, score, decide, until the budget ends."""
-    from agentgolf.config import load_settings, parse_duration
+    from agentgolf.config import load_settings
+    from agentgolf.duration import parse_duration
     from agentgolf.errors import UsageError
     from agentgolf.ledger.store import Ledger
     from agentgolf.loop import session

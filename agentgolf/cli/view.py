@@ -14,7 +14,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from agentgolf.config import format_duration
+from agentgolf.duration import format_duration
 from agentgolf.ledger.store import Row
 from agentgolf.loop.campaign import Campaign
 from agentgolf.loop.observer import CurvePoint, Observer

@@ -62,7 +62,7 @@ def pooled_noise(groups: Sequence[Sequence[float]]) -> tuple[float, int]:
     degrees = sum(len(group) - 1 for group in groups if len(group) > 1)
     if degrees == 0:
         return math.nan, 0
-    squares = sum(float(np.var(group, ddof=1)) * (len(group) - 1) for group in groups if len(group) > 1)
+    squares = sum(float(np.var(group)) * len(group) for group in groups if len(group) > 1)
     return math.sqrt(squares / degrees), degrees
 
 
@@ -124,25 +124,28 @@ def judge(incumbent: Sequence[float], candidate: Sequence[float], rules: Rules, 
     )
 
 
-def mean_interval(
-    values: Sequence[float], noise: tuple[float, int], coverage: float = 0.95
-) -> tuple[float, float] | None:
-    """Confidence interval of a mean val_bpb under the run's pooled noise; None while that is unknown."""
+def half_width(noise: tuple[float, int], coverage: float = 0.95) -> float | None:
+    """Half the confidence interval of one val_bpb under the pooled noise; None while that is unknown.
+
+    For a mean of n replicates divide by sqrt(n).
+    """
     spread, degrees = noise
-    if not values or degrees == 0:
-        return None
-    half = float(special.stdtrit(degrees, 0.5 + coverage / 2)) * spread / math.sqrt(len(values))
-    mean = float(np.mean(values))
-    return mean - half, mean + half
+    return float(special.stdtrit(degrees, 0.5 + coverage / 2)) * spread if degrees else None
 
 
-def prediction_interval(
-    values: Sequence[float], new: int, noise: tuple[float, int], coverage: float = 0.95
-) -> tuple[float, float] | None:
-    """Where the mean of `new` further replicates should fall, given the mean of `values`."""
-    spread, degrees = noise
-    if not values or degrees == 0:
+def mean_interval(values: Sequence[float], noise: tuple[float, int]) -> tuple[float, float] | None:
+    """95% confidence interval of a mean val_bpb; None while the noise is unknown."""
+    half = half_width(noise)
+    if not values or half is None:
         return None
-    half = float(special.stdtrit(degrees, 0.5 + coverage / 2)) * spread * math.sqrt(1 / len(values) + 1 / new)
     mean = float(np.mean(values))
-    return mean - half, mean + half
+    return mean - half / math.sqrt(len(values)), mean + half / math.sqrt(len(values))
+
+
+def prediction_interval(values: Sequence[float], new: int, noise: tuple[float, int]) -> tuple[float, float] | None:
+    """Where the mean of `new` further replicates should fall (95%), given the mean of `values`."""
+    half = half_width(noise)
+    if not values or half is None:
+        return None
+    mean, scale = float(np.mean(values)), math.sqrt(1 / len(values) + 1 / new)
+    return mean - half * scale, mean + half * scale

@@ -9,11 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from agentgolf import __version__
-from agentgolf.config import Settings, format_duration
+from agentgolf.config import Settings
 from agentgolf.course import Course, load_course, repo_files
 from agentgolf.data import Documents, data_file, load_documents, write_training_data
 from agentgolf.decide.stop import Costs, fits
 from agentgolf.domain import Clock, RunState, Slot
+from agentgolf.duration import format_duration
 from agentgolf.errors import CourseError, EnvironmentNotReadyError, UsageError
 from agentgolf.ledger.lineage import find_run
 from agentgolf.ledger.store import Ledger, Row

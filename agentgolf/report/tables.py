@@ -10,7 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from agentgolf.config import format_duration
+from agentgolf.duration import format_duration
 from agentgolf.report.summary import Summary
 
 if TYPE_CHECKING:

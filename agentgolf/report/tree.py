@@ -1,98 +1,124 @@
 """The lineage of a run as a tree."""
 
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.text import Text
-from rich.tree import Tree
+from rich.console import Console, ConsoleOptions, RenderResult
+from rich.segment import Segment
+from rich.style import Style
 
-from agentgolf.decide.accept import mean_interval, pooled_noise
-from agentgolf.decide.policy import ancestry, incumbent
-from agentgolf.ledger.lineage import find_run, noise_groups, replicate_rows, summaries, trial_rows
-from agentgolf.ledger.store import Ledger
+from agentgolf.decide.accept import half_width, pooled_noise
+from agentgolf.ledger.lineage import find_run
+from agentgolf.ledger.store import Ledger, Row
 from agentgolf.report.tables import DASH, VERDICT_STYLE, number
 
+DIM, GREEN, RED, CYAN = (Style.parse(name) for name in ("dim", "green", "red", "cyan"))
+KEPT = Style.parse("bold green")
+STYLES = {verdict: Style.parse(style) for verdict, style in VERDICT_STYLE.items()}
+HYPOTHESIS_WIDTH = 60
+SVG_WIDTH = 90
 
-def tree_rows(ledger: Ledger, name: str | None) -> tuple[str, list[dict[str, Any]]]:
+_TRIALS = """
+SELECT trials.id, trials.number AS trial, parents.number AS parent, trials.state, trials.proposer, trials.technique,
+       trials.hypothesis, trials.outcome, trials.verdict, trials.val_bpb, trials.gain_bpb, trials.gain_low,
+       trials.gain_high, trials.counted_bytes, trials.commit_sha AS 'commit', trials.reason
+FROM trials LEFT JOIN trials AS parents ON parents.id = trials.parent_id
+WHERE trials.run_id = ? ORDER BY trials.number
+"""
+_SCORES = """
+SELECT trial_id, heldout, purpose, replicates.val_bpb FROM replicates JOIN trials ON trials.id = trial_id
+WHERE run_id = ? AND replicates.outcome = 'ok' ORDER BY replicates.id
+"""
+
+
+def tree_rows(ledger: Ledger, name: str | None) -> tuple[str, list[Row]]:
     """The run's name, and one row a trial, with the 95% interval of its mean score on A."""
     run = find_run(ledger, name)
-    rows, replicates = trial_rows(ledger, run["id"]), replicate_rows(ledger, run["id"])
-    noise = pooled_noise(noise_groups(replicates))
-    by_trial: dict[int, list[float]] = {}
-    for replicate in replicates:
-        if replicate["outcome"] == "ok" and replicate["heldout"] == "A" and replicate["purpose"] != "paired":
-            by_trial.setdefault(replicate["trial_id"], []).append(replicate["val_bpb"])
-    decided = summaries(rows)
-    kept = {trial.number for trial in ancestry(decided, incumbent(decided).number)} if decided else set()
-    out = []
+    rows = ledger.rows(_TRIALS, run["id"])
+    groups: dict[tuple[int, str], list[float]] = {}
+    own: dict[int, int] = {}
+    for score in ledger.rows(_SCORES, run["id"]):
+        groups.setdefault((score["trial_id"], score["heldout"]), []).append(score["val_bpb"])
+        own[score["trial_id"]] = own.get(score["trial_id"], 0) + (score["purpose"] in ("baseline", "search"))
+    half = half_width(pooled_noise(list(groups.values())))
+    kept = _kept_path(rows)
     for row in rows:
-        scores = by_trial.get(row["id"], [])
-        low, high = mean_interval(scores, noise) or (None, None)
-        out.append(
-            {
-                "trial": row["number"],
-                "parent": row["parent"],
-                "state": row["state"],
-                "proposer": row["proposer"],
-                "technique": row["technique"],
-                "hypothesis": row["hypothesis"],
-                "outcome": row["outcome"],
-                "verdict": row["verdict"],
-                "val_bpb": row["val_bpb"],
-                "val_bpb_low": low,
-                "val_bpb_high": high,
-                "replicates": len(scores),
-                "gain_bpb": row["gain_bpb"],
-                "gain_low": row["gain_low"],
-                "gain_high": row["gain_high"],
-                "counted_bytes": row["counted_bytes"],
-                "commit": row["commit_sha"],
-                "reason": row["reason"],
-                "kept_path": row["number"] in kept,
-            }
-        )
-    return run["name"], out
+        count, mean = own.get(row.pop("id"), 0), row["val_bpb"]
+        around = half / count**0.5 if half is not None and count and mean is not None else None
+        row["replicates"] = count
+        row["val_bpb_low"] = mean - around if around is not None else None
+        row["val_bpb_high"] = mean + around if around is not None else None
+        row["kept_path"] = row["trial"] in kept
+    return run["name"], rows
 
 
-def render_tree(name: str, rows: Sequence[Mapping[str, Any]]) -> Tree:
-    """Children stand below their parent in the order of trial; the kept path is marked with ●."""
-    tree = Tree(Text(f"{name}   (val_bpb on A ± 95%, gain over parent, bytes)", style="dim"), guide_style="dim")
-    branches: dict[int, Tree] = {}
-    for row in rows:
-        above = branches.get(row["parent"], tree) if row["parent"] is not None else tree
-        branches[row["trial"]] = above.add(_line(row))
-    return tree
+def _kept_path(rows: Sequence[Row]) -> set[int]:
+    parents = {row["trial"]: row["parent"] for row in rows}
+    at = max((row["trial"] for row in rows if row["verdict"] == "keep"), default=None)
+    path: set[int] = set()
+    while at is not None:
+        path.add(at)
+        at = parents[at]
+    return path
 
 
-def _line(row: Mapping[str, Any]) -> Text:
-    verdict = row["verdict"] or row["state"]
-    style = VERDICT_STYLE.get(verdict, "cyan")
-    text = Text(overflow="fold")
-    text.append(
-        f"{'●' if row['kept_path'] else '○'} {row['trial']} ",
-        style="bold green" if row["kept_path"] else style,
-    )
-    hypothesis = "".join(c if c.isprintable() else " " for c in row["hypothesis"])
-    text.append(hypothesis[:60] + ("…" if len(hypothesis) > 60 else ""), style="" if row["kept_path"] else style)
-    text.append("\n  ")
+class LineageTree:
+    """Draws the rows: children below their parent in the order of trial, the kept path marked with ●.
+
+    Yields segments itself: rich's own tree lays out every node several times, which ten thousand trials
+    make seconds of.
+    """
+
+    def __init__(self, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
+        self._name = name
+        self._children: dict[int | None, list[Mapping[str, Any]]] = {}
+        for row in rows:
+            self._children.setdefault(row["parent"], []).append(row)
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        yield Segment(f"{self._name}   (val_bpb on A ± 95%, gain over parent, bytes)", DIM)
+        yield Segment.line()
+        stack = [(row, "", i == 0) for i, row in enumerate(reversed(self._children.get(None, [])))]
+        while stack:
+            row, prefix, last = stack.pop()
+            below = self._children.get(row["trial"], [])
+            yield Segment(prefix + ("└─ " if last else "├─ "), DIM)
+            yield from _title(row)
+            yield Segment.line()
+            inner = prefix + ("   " if last else "│  ")
+            yield Segment(inner + ("│   " if below else "    "), DIM)
+            yield from _numbers(row)
+            yield Segment.line()
+            stack += [(child, inner, i == 0) for i, child in enumerate(reversed(below))]
+
+
+def _title(row: Mapping[str, Any]) -> Iterator[Segment]:
+    style = KEPT if row["kept_path"] else STYLES.get(row["verdict"], CYAN)
+    text = row["hypothesis"]
+    if not text.isprintable():
+        text = "".join(c if c.isprintable() else " " for c in text)
+    if len(text) > HYPOTHESIS_WIDTH:
+        text = text[: HYPOTHESIS_WIDTH - 1] + "…"
+    yield Segment(f"{'●' if row['kept_path'] else '○'} {row['trial']} ", style)
+    yield Segment(text, None if row["kept_path"] else style)
+
+
+def _numbers(row: Mapping[str, Any]) -> Iterator[Segment]:
     if row["val_bpb"] is not None:
-        half = (row["val_bpb_high"] - row["val_bpb_low"]) / 2 if row["val_bpb_low"] is not None else None
-        text.append(number(row["val_bpb"]) + (f" ±{half:.4f}" if half is not None else ""))
+        low, high = row["val_bpb_low"], row["val_bpb_high"]
+        yield Segment(number(row["val_bpb"]) + (f" ±{(high - low) / 2:.4f}" if low is not None else "") + "  ")
         if row["gain_bpb"] is not None:
-            text.append(f"  {number(row['gain_bpb'], sign=True)}", style="green" if row["gain_bpb"] > 0 else "red")
-        text.append(f"  {row['counted_bytes']:,}" if row["counted_bytes"] else f"  {DASH}")
-        text.append("  ")
-    text.append(verdict, style=style)
+            yield Segment(number(row["gain_bpb"], sign=True) + "  ", GREEN if row["gain_bpb"] > 0 else RED)
+        yield Segment((f"{row['counted_bytes']:,}" if row["counted_bytes"] else DASH) + "  ")
+    yield Segment(row["verdict"] or row["state"], STYLES.get(row["verdict"], CYAN))
     if row["outcome"] not in (None, "ok"):
-        text.append(f" {row['outcome']}", style="red")
-    return text
+        yield Segment(f" {row['outcome']}", RED)
 
 
-def save_svg(tree: Tree, path: Path, title: str) -> None:
-    """The tree as a picture, 90 columns wide."""
-    console = Console(record=True, width=90, file=io.StringIO(), highlight=False)
+def save_svg(tree: LineageTree, path: Path, title: str) -> None:
+    """The tree as a picture."""
+    console = Console(record=True, width=SVG_WIDTH, file=io.StringIO(), highlight=False)
     console.print(tree)
     console.save_svg(str(path), title=title)

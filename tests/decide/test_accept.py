@@ -43,7 +43,7 @@ def test_one_replicate_never_keeps() -> None:
 
 
 def test_a_gain_below_min_gain_is_no_gain() -> None:
-    assert judge(OLD, [np.mean(OLD) - 0.0019], RULES, NOISE).verdict is Verdict.REVERT
+    assert judge(OLD, [float(np.mean(OLD)) - 0.0019], RULES, NOISE).verdict is Verdict.REVERT
 
 
 def test_what_stays_open_ends_undecided() -> None:

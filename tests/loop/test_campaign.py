@@ -1,5 +1,6 @@
 """The loop from the first baseline to the final, with a fake sandbox and a real ledger and git store."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import git
@@ -138,12 +139,20 @@ def test_two_slots_give_the_same_lineage_as_a_resume(tmp_path: Path) -> None:
     assert a["trials"] == b["trials"] and a["replicates"] == b["replicates"]
 
 
+class Notes(Observer):
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
+
+
 class StopAt(Observer):
     """Asks to stop when a trial reaches its first scoring."""
 
     def __init__(self, trial: int) -> None:
         self.trial = trial
-        self.stop = lambda: None
+        self.stop: Callable[[], object] = list  # until the test knows the crew
 
     def stage(self, trial: int, what: str) -> None:
         if trial == self.trial and what.startswith("scoring"):
@@ -171,9 +180,7 @@ def test_a_stop_is_resumable_to_the_same_end(tmp_path: Path) -> None:
 def test_an_engine_that_comes_back_costs_nothing_but_time(tmp_path: Path) -> None:
     fixture = Fixture(tmp_path, [BETTER])
     sandbox = FakeSandbox(fail_next=2)
-    notes: list[str] = []
-    observer = Observer()
-    observer.note = notes.append  # type: ignore[method-assign]
+    observer = Notes()
     with Ledger(fixture.runs, write=True) as ledger:
         row = fixture.create(ledger, trials=1)
         with fixture.campaign(ledger, row, sandbox, observer) as campaign:
@@ -181,7 +188,7 @@ def test_an_engine_that_comes_back_costs_nothing_but_time(tmp_path: Path) -> Non
             campaign.run()
     trials, _ = rows_of(fixture)
     assert trials[1]["verdict"] == "keep"
-    assert sum("trying again" in note for note in notes) == 2
+    assert sum("trying again" in note for note in observer.notes) == 2
 
 
 def test_an_engine_that_stays_away_stops_the_run_resumable(tmp_path: Path) -> None:

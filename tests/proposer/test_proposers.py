@@ -128,7 +128,7 @@ def test_constants_are_found_by_syntax_with_their_ranges() -> None:
     found = {constant.name: constant for constant in find_constants(SOURCE)}
     assert set(found) == {"RATE", "DECAY", "BATCH", "LAYERS"}
     assert (found["RATE"].low, found["RATE"].high, found["RATE"].log) == (0.01, 0.04, True)
-    assert (found["DECAY"].low, found["DECAY"].high) == (pytest.approx(0.9), pytest.approx(0.975))
+    assert [found["DECAY"].low, found["DECAY"].high] == pytest.approx([0.9, 0.975])
     assert (found["BATCH"].low, found["BATCH"].high, found["BATCH"].is_int) == (8, 32, True)
     assert (found["LAYERS"].low, found["LAYERS"].high, found["LAYERS"].log) == (1, 4, False)
     assert find_constants("def broken(") == []
