@@ -171,6 +171,11 @@ def load_course(folder: Path, track: str | None = None) -> Course:
                     f"{path}:{_line_of(text, (key,))}: {key} has {glob!r}, which matches no file in {repo}; "
                     "name a file that exists"
                 )
+    if spec.data.package is None and (folder / spec.data.file).resolve().is_relative_to(repo):
+        raise CourseError(
+            f"{path}:{_line_of(text, ('data', 'file'))}: the text {spec.data.file!r} lies inside the repo, where every "
+            "candidate could read what is held out; move it beside the repo"
+        )
     digest = hashlib.sha256(text.encode())
     for file in files:
         digest.update(file.encode() + b"\0" + (repo / file).read_bytes())

@@ -36,6 +36,11 @@ from tests.support import COURSE, make_course_folder
             r"course.toml:3: editable has '\*.cc', which matches no file",
         ),
         ('repo = "repo"', 'repo = "nowhere"', r"course.toml:2: repo = 'nowhere' is not a folder"),
+        (
+            'file = "text.txt"',
+            'file = "repo/text.txt"',
+            r"course.toml:\d+: the text 'repo/text.txt' lies inside the repo",
+        ),
         ("{sha256}", "0" * 64, r"text.txt has SHA-256 .*, the course expects 000"),
         ("heldout_a_documents = 3", "heldout_a_documents = 30", r"holds out 33 and trains on none"),
     ],

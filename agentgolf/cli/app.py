@@ -39,6 +39,8 @@ def main() -> None:
     """Run a command; an error that was foreseen is one sentence on stderr and its exit code."""
     from agentgolf.errors import AgentgolfError
 
+    # Without git its Python package would fail on import; the commands that need git say so themselves.
+    os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
     try:
         app()
     except AgentgolfError as error:

@@ -22,7 +22,7 @@ from agentgolf.report.tables import VERDICT_STYLE, number
 
 SPARKS = "▁▂▃▄▅▆▇█"
 LAST_TRIALS = 8
-CURVE_POINTS = 40
+CURVE_POINTS = 32
 
 
 class View(Observer):
@@ -86,8 +86,9 @@ class LiveView(View):
         self._kept: Row | None = None
 
     def stage(self, trial: int, what: str) -> None:
-        kind, _, label = what.partition(" ")
+        kind, _, label = what.partition(" ") if what.startswith(("training ", "scoring ")) else (what, "", "")
         with self._lock:
+            self._now.pop(f"trial {trial}", None)  # what it did before it had replicates
             if not label:
                 self._now, self._curves = {}, {}
             self._now[f"trial {trial} {label}".strip()] = kind
@@ -128,13 +129,13 @@ class LiveView(View):
             for key, stage in list(self._now.items())[-6:]:
                 points = self._curves.get(key, [])
                 row = Table.grid(padding=(0, 1))
-                row.add_column(width=24)
-                row.add_column(width=9)
-                row.add_column(width=14)
+                row.add_column(width=22)
+                row.add_column(width=10)
+                row.add_column(width=10)
                 row.add_column()
                 share = min(points[-1].share, 1.0) if points else 0.0
                 loss = f" loss {points[-1].train_loss:.3f}" if points else ""
-                bar = ProgressBar(total=1.0, completed=share, width=14) if stage == "training" else Text("")
+                bar = ProgressBar(total=1.0, completed=share, width=10) if stage == "training" else Text("")
                 row.add_row(
                     Text(key, overflow="ellipsis", no_wrap=True),
                     Text(stage),

@@ -203,7 +203,7 @@ class Campaign:
         count = self.course.spec.decision.final_replicates
         position = 0
         while position < count or (self.row["budget_seconds"] is not None and self._fits(2, reserve=0.0)):
-            self.observer.stage(best.number, "final measurement on held-out B")
+            self.observer.stage(best.number, "final on B")
             self._measure([(ids[number], ids[best.number], "final", position, Split.B) for number in (0, best.number)])
             position += 1
 

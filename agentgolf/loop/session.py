@@ -49,6 +49,8 @@ def run_folder(runs: Path, name: str) -> Path:
 
 def open_course(settings: Settings) -> Course:
     """Find, read and check the course; a user's folder must be committed in git."""
+    if shutil.which("git") is None:
+        raise EnvironmentNotReadyError("git is not installed; run: apt-get install git")
     folder = find_course(settings.course)
     course = load_course(folder, settings.track)
     if not is_shipped(folder):
