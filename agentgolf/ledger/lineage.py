@@ -36,6 +36,10 @@ def find_trial(ledger: Ledger, reference: str) -> tuple[Row, Row]:
     return run, rows[0]
 
 
+def trial_row(ledger: Ledger, trial_id: int) -> Row:
+    return ledger.rows("SELECT * FROM trials WHERE id = ?", trial_id)[0]
+
+
 def trial_rows(ledger: Ledger, run_id: int) -> list[Row]:
     return ledger.rows(
         "SELECT trials.*, parents.number AS parent FROM trials LEFT JOIN trials AS parents "

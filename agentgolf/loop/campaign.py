@@ -3,7 +3,6 @@
 Every step reads the ledger for what is already done, so a resume is the same code as a first start.
 """
 
-import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,14 +11,15 @@ from agentgolf.course import Course
 from agentgolf.decide.accept import Judgement, Rules, judge, pooled_noise
 from agentgolf.decide.policy import ancestry, incumbent
 from agentgolf.decide.stop import Costs, estimate, fits
-from agentgolf.domain import Clock, Outcome, Proposal, Split, TrialState, Verdict
+from agentgolf.domain import Clock, Outcome, Proposal, ReplicateState, TrialState, Verdict
 from agentgolf.errors import AgentgolfError, PatchError, ProposerExhaustedError
-from agentgolf.ledger.lineage import noise_groups, replicate_rows, scores_of, summaries, trial_rows
+from agentgolf.ledger.lineage import noise_groups, replicate_rows, scores_of, summaries, trial_row, trial_rows
 from agentgolf.ledger.store import Decision, Ledger, Row
 from agentgolf.loop.bench import Spec
 from agentgolf.loop.budget import Budget
 from agentgolf.loop.crew import Crew
 from agentgolf.loop.observer import Observer
+from agentgolf.loop.plan import Planned, baseline_plan, final_plan, look_plan, seed_for
 from agentgolf.patch.guard import guard
 from agentgolf.patch.parse import parse_diff
 from agentgolf.patch.workspace import GitStore
@@ -72,17 +72,18 @@ class Campaign:
                 fingerprint="",
                 diff=self.store.diff(origin, start) if start != origin else "",
             )
+            trial = trial_row(self.ledger, trial["id"])
         if trial["state"] == TrialState.DECIDED:
             return
         count = self.course.spec.decision.baseline_replicates
-        self._measure([(trial["id"], trial["id"], "baseline", i, Split.A) for i in range(count)])
+        self._measure(baseline_plan(trial["id"], count))
         scores, failed = self._scores(trial["id"]), self._failure(trial["id"])
         if failed is not None:
             raise AgentgolfError(
                 f"the baseline does not finish ({failed['outcome']}: {failed['message']}); "
                 f"see: agentgolf show {self.row['name']}:0 --log"
             )
-        self._keep_ref(0, start if trial["state"] == TrialState.PROPOSED else trial["commit_sha"], kept=True)
+        self._keep_ref(0, trial["commit_sha"], kept=True)
         self._decide(
             trial["id"],
             Decision(
@@ -135,7 +136,7 @@ class Campaign:
         parent_id, done = trial["parent_id"], 0
         wanted = self.course.spec.decision.looks[0]
         while True:
-            self._measure(self._look(trial["id"], parent_id, done, wanted))
+            self._measure(look_plan(trial["id"], parent_id, done, wanted, self.jobs))
             failed = self._failure(trial["id"])
             if failed is not None:
                 outcome = Outcome(failed["outcome"])
@@ -160,7 +161,7 @@ class Campaign:
 
     def _apply(self, trial: Row) -> None:
         """Raises `PatchError` when the edit is not allowed, conflicts, or was tried on this parent."""
-        parent = self.ledger.rows("SELECT * FROM trials WHERE id = ?", trial["parent_id"])[0]
+        parent = trial_row(self.ledger, trial["parent_id"])
         edits = tuple(json.loads(trial["edits_json"]))
         for edit in edits:
             guard(parse_diff(edit), self.course.is_editable)
@@ -181,18 +182,6 @@ class Campaign:
         self._keep_ref(trial["number"], commit, kept=False)
         self.ledger.apply(trial["id"], commit=commit, tree=tree, fingerprint=patch.fingerprint, diff=patch.diff)
 
-    def _look(self, trial_id: int, parent_id: int, done: int, wanted: int) -> list[tuple[int, int, str, int, Split]]:
-        """The next replicates of a candidate, each beside one of the incumbent so that drift cancels.
-
-        With a single slot the first is measured alone: most candidates need no more to be turned down.
-        """
-        plan: list[tuple[int, int, str, int, Split]] = []
-        for i in range(done, wanted):
-            plan.append((trial_id, trial_id, "search", i, Split.A))
-            if self.jobs > 1 or i > 0:
-                plan.append((parent_id, trial_id, "paired", i, Split.A))
-        return plan
-
     def _final(self) -> None:
         """Baseline and incumbent with fresh seeds on held-out B; more pairs while the budget lasts."""
         decided = summaries(trial_rows(self.ledger, self.row["id"]))
@@ -204,12 +193,12 @@ class Campaign:
         position = 0
         while position < count or (self.row["budget_seconds"] is not None and self._fits(2, reserve=0.0)):
             self.observer.stage(best.number, "final on B")
-            self._measure([(ids[number], ids[best.number], "final", position, Split.B) for number in (0, best.number)])
+            self._measure(final_plan(ids[0], ids[best.number], position))
             position += 1
 
     # -- helpers
 
-    def _measure(self, plan: Sequence[tuple[int, int, str, int, Split]]) -> None:
+    def _measure(self, plan: Sequence[Planned]) -> None:
         """Launch what of the plan is not yet in the ledger, and finish all of it."""
         known = {
             (r["trial_id"], r["for_trial_id"], r["purpose"], r["position"]): r
@@ -217,28 +206,21 @@ class Campaign:
         }
         trials = {row["id"]: row for row in trial_rows(self.ledger, self.row["id"])}
         specs = []
-        for trial_id, for_trial_id, purpose, position, split in plan:
-            row = known.get((trial_id, for_trial_id, purpose, position))
-            if row is not None and row["state"] == "scored":
+        for planned in plan:
+            row = known.get(planned.key)
+            if row is not None and row["state"] == ReplicateState.SCORED:
                 continue
-            seed = _seed(
-                self.row["seed"],
-                trials[trial_id]["number"],
-                trials[for_trial_id]["number"],
-                purpose,
-                position,
-            )
-            replicate_id = (
-                row["id"] if row else self.ledger.launch(trial_id, for_trial_id, purpose, position, seed, split)
-            )
+            trial, sake = trials[planned.trial_id], trials[planned.for_trial_id]
+            seed = seed_for(self.row["seed"], trial["number"], sake["number"], planned.purpose, planned.position)
+            replicate_id = row["id"] if row else self.ledger.launch(*planned.key, seed=seed, split=planned.split)
             specs.append(
                 Spec(
                     replicate_id=replicate_id,
-                    trial=trials[trial_id]["number"],
+                    trial=trial["number"],
                     seed=seed,
-                    split=split,
-                    files=self.store.files(trials[trial_id]["commit_sha"]),
-                    label=f"{purpose} {position + 1}",
+                    split=planned.split,
+                    files=self.store.files(trial["commit_sha"]),
+                    label=f"{planned.purpose} {planned.position + 1}",
                     artifact_sha256=row["artifact_sha256"] if row else None,
                     code_bytes=(row["code_bytes"] or 0) if row else 0,
                     train_seconds=(row["train_seconds"] or 0.0) if row else 0.0,
@@ -279,8 +261,7 @@ class Campaign:
         evidence = judgement.evidence if judgement else None
         low, high = evidence.interval() if evidence else (None, None)
         if verdict is Verdict.KEEP:
-            row = self.ledger.rows("SELECT * FROM trials WHERE id = ?", trial["id"])[0]
-            self._keep_ref(row["number"], row["commit_sha"], kept=True)
+            self._keep_ref(trial["number"], trial_row(self.ledger, trial["id"])["commit_sha"], kept=True)
         self._decide(
             trial["id"],
             Decision(
@@ -357,9 +338,3 @@ def first_guess(course: Course) -> float:
     """Seconds of one replicate, before any was measured."""
     factor = 1.0 if course.limits.clock is Clock.WALL else FIRST_GUESS_FACTOR
     return course.limits.train_seconds * factor + FIRST_GUESS_SECONDS
-
-
-def _seed(run_seed: int, *what: object) -> int:
-    """A 31-bit seed that depends on the run's seed and on what it is for, and on nothing else."""
-    digest = hashlib.sha256(":".join(map(str, (run_seed, *what))).encode()).digest()
-    return int.from_bytes(digest[:4], "big") >> 1

@@ -32,7 +32,7 @@ def test_plain_lines_tell_the_story(tmp_path: Path) -> None:
         "trial 1: training search 1",
         "trial 1: keep (ok) better",
         "trial 2: revert (crashed)",
-        "held-out B",
+        "final on B",
     ):
         assert part in said, part
 
