@@ -29,8 +29,8 @@ def play(folder: Path, sandbox: str, trials: int) -> int:
         {
             "hypothesis": f"rate {i}",
             "file": "train_gpt.py",
-            "find": "MATRIX_LR = 0.03",
-            "replace": f"MATRIX_LR = 0.000{i + 1}",
+            "find": "EMBED_LR = 0.02",
+            "replace": f"EMBED_LR = 0.0000{i + 1}",
         }
         for i in range(trials)
     ]
@@ -71,7 +71,7 @@ def play(folder: Path, sandbox: str, trials: int) -> int:
 def overheads(folder: Path) -> list[tuple[float, float]]:
     """(overhead, sandbox time) of each candidate trial, in seconds."""
     with Ledger(folder / "runs", write=False) as ledger:
-        trials = ledger.rows("SELECT id, decided_at FROM trials ORDER BY number")
+        trials = ledger.rows("SELECT id, decided_at FROM trials WHERE decided_at IS NOT NULL ORDER BY number")
         rows = ledger.rows(
             "SELECT r.for_trial_id AS trial, r.id, max(CASE role WHEN 'train' THEN e.wall_seconds END) AS train, "
             "max(CASE role WHEN 'train' THEN 0 ELSE e.wall_seconds END) AS score "
