@@ -1,6 +1,7 @@
 """The lineage of a run as a tree."""
 
 import io
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -118,7 +119,8 @@ def _numbers(row: Mapping[str, Any]) -> Iterator[Segment]:
 
 
 def save_svg(tree: LineageTree, path: Path, title: str) -> None:
-    """The tree as a picture."""
+    """The tree as a picture that needs nothing from elsewhere: rich would load its font from the web."""
     console = Console(record=True, width=SVG_WIDTH, file=io.StringIO(), highlight=False)
     console.print(tree)
-    console.save_svg(str(path), title=title)
+    svg = re.sub(r"@font-face \{.*?\}", "", console.export_svg(title=title), flags=re.DOTALL)
+    path.write_text(svg, encoding="utf-8")

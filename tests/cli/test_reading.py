@@ -60,7 +60,8 @@ def test_tree_marks_the_kept_path(
     assert code == 0 and re.search(r"● 0 the unmodified course", out) and re.search(r"● 1 a \[bold\]better", out)
     assert re.search(r"○ 2 crash", out) and "revert crashed" in out and "rejected" in out
     assert "\x1b" not in out and max(map(len, out.splitlines())) <= 80
-    assert (tmp_path / "tree.svg").read_text().startswith("<svg")
+    picture = (tmp_path / "tree.svg").read_text()
+    assert picture.startswith("<svg") and "font-face" not in picture and "better" in picture
     _, out, _ = call(capsys, monkeypatch, "tree", "--runs", runs, "--json")
     trials = json.loads(out)["trials"]
     assert [t["kept_path"] for t in trials] == [True, True, False, False]
