@@ -4,9 +4,9 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-# Room for a replicate that takes longer than those before it.
+# Room for a replicate that takes longer than most of those before it.
 SAFETY = 1.08
-RECENT = 8
+RECENT = 12
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,9 +22,13 @@ class Costs:
 
 
 def estimate(seen_seconds: Sequence[float], first_guess: float, jobs: int) -> Costs:
-    """From the slowest of the recent replicates, with a margin; from the course's limits before any."""
-    recent = seen_seconds[-RECENT:]
-    return Costs(replicate_seconds=SAFETY * max(recent) if recent else first_guess, jobs=jobs)
+    """The upper quartile of the recent replicates, with a margin; from the course's limits before any.
+
+    Not the slowest: one replicate on a core that was taken away would end a run with most of it unspent.
+    """
+    recent = sorted(seen_seconds[-RECENT:])
+    upper = recent[3 * (len(recent) - 1) // 4] if recent else 0.0
+    return Costs(replicate_seconds=SAFETY * upper if recent else first_guess, jobs=jobs)
 
 
 def fits(left_seconds: float, costs: Costs, replicates: int, reserve_seconds: float) -> bool:

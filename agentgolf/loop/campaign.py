@@ -111,7 +111,10 @@ class Campaign:
         """Propose one more, unless the budget, the limit or the proposer says that it is enough."""
         rows = trial_rows(self.ledger, self.row["id"])
         limit = self.row["trials_limit"]
-        if (limit is not None and len(rows) - 1 >= limit) or not self._fits(self._first_look()):
+        if limit is not None and len(rows) - 1 >= limit:
+            return None
+        if not self._fits(self._first_look()):
+            self.observer.note("what is left of the budget is kept for the final measurement; the search ends here")
             return None
         self.budget.beat()
         self.observer.stage(len(rows), "proposing")
