@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import git
+
 from agentgolf import __version__
 from agentgolf.config import Settings
 from agentgolf.course import Course, load_course, repo_files
@@ -239,6 +241,9 @@ def open_campaign(
                 observer=observer,
                 jobs=len(slots),
             )
+        except git.GitError as error:
+            said = str(error).strip().splitlines()[-1].strip(" '")
+            raise EnvironmentNotReadyError(f"git failed in {store.path}: {said}; then: agentgolf resume") from error
         finally:
             store.close()
 

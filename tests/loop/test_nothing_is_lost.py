@@ -4,13 +4,14 @@ import os
 import shutil
 import signal
 import sqlite3
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from agentgolf.errors import DiskFullError, LedgerBusyError
-from agentgolf.ledger.store import LEDGER_FILE, Ledger
+from agentgolf.errors import AgentgolfError, DiskFullError, EnvironmentNotReadyError, LedgerBusyError
+from agentgolf.ledger.store import LEDGER_FILE, Ledger, disk_error
 from agentgolf.loop.cleanup import cleanup
 from agentgolf.sandbox.fake import FakeSandbox
 from tests.support import COURSE, Fixture, dump, edit
@@ -142,20 +143,23 @@ def test_a_full_disk_is_one_sentence_and_loses_nothing(
     assert without_folder(dump(fixture.runs)) == whole[0]
 
 
-def test_a_really_full_disk(tmp_path: Path) -> None:
-    """A ledger that may not grow, as SQLite sees a full disk: max_page_count."""
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may mount a small disk")
+def test_a_really_full_disk(tmp_path: Path, whole: tuple[dict[str, list[dict[str, object]]], list[str]]) -> None:
+    """The ledger's folder on a file system of its own, which fills up; then it is given more room."""
     fixture = Fixture(tmp_path, LINES, SMALL)
-    with Ledger(fixture.runs, write=True) as ledger:
-        row = fixture.create(ledger, trials=3)
-        pages = ledger.db.execute("PRAGMA page_count").fetchone()[0]
-        ledger.db.execute(f"PRAGMA max_page_count = {pages}")
-        with fixture.campaign(ledger, row, FakeSandbox()) as campaign, pytest.raises(DiskFullError):
-            for _ in range(200):
-                campaign.run()
-                ledger.db.execute("CREATE TABLE IF NOT EXISTS filler (x)")
-    fixture.play(trials=3)
-    with Ledger(fixture.runs, write=False) as ledger:
-        assert ledger.rows("SELECT state FROM runs")[0]["state"] == "finished"
+    fixture.runs.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=900k", "tmpfs", str(fixture.runs)], check=True)
+    try:
+        with pytest.raises((DiskFullError, EnvironmentNotReadyError, OSError)) as caught:
+            fixture.play(trials=3)
+        error = caught.value
+        assert isinstance(error, AgentgolfError) or (isinstance(error, OSError) and disk_error(error)), error
+        assert "full" in str(error) or "No space left" in str(error)
+        subprocess.run(["mount", "-o", "remount,size=50m", str(fixture.runs)], check=True)
+        fixture.play(trials=3)
+        assert without_folder(dump(fixture.runs)) == whole[0]
+    finally:
+        subprocess.run(["umount", str(fixture.runs)], check=True)
 
 
 def test_a_locked_ledger_is_one_sentence_and_loses_nothing(
