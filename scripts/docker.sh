@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # usage: docker.sh [engine] [image]
-#   engine   on Debian as root: install Docker and start its daemon, unless one answers already
+#   engine   on Debian as root: install Docker and bubblewrap, and start Docker's daemon unless one answers
 #   image    build agentgolf-practice, unless it is there; BASE=python:3.11-slim builds on that image, and
 #            without BASE the base is made by debootstrap, so that no registry is needed
 set -euo pipefail
@@ -10,11 +10,15 @@ image=agentgolf-practice
 apt=(env DEBIAN_FRONTEND=noninteractive apt-get -qq)
 
 start_engine() {
+    if ! command -v bwrap >/dev/null; then
+        "${apt[@]}" update >/dev/null
+        "${apt[@]}" install -y bubblewrap >/dev/null
+    fi
     if docker info >/dev/null 2>&1; then return; fi
     if ! command -v dockerd >/dev/null; then
         echo "installing Docker" >&2
         "${apt[@]}" update >/dev/null
-        "${apt[@]}" install -y docker.io bubblewrap >/dev/null
+        "${apt[@]}" install -y docker.io >/dev/null
         hash -r
     fi
     echo "starting dockerd" >&2

@@ -6,6 +6,7 @@ import pytest
 
 from agentgolf.errors import EnvironmentNotReadyError
 from agentgolf.sandbox.docker import DockerSandbox
+from agentgolf.sandbox.process import bubblewrap
 
 IMAGE = "agentgolf-practice"
 
@@ -20,11 +21,14 @@ def docker_problem() -> str | None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    required = os.environ.get("AGENTGOLF_REQUIRE_DOCKER") == "1"
+    if required and not bubblewrap():
+        raise pytest.UsageError("AGENTGOLF_REQUIRE_DOCKER=1, but bubblewrap does not work here")
     wanted = [item for item in items if item.get_closest_marker("docker")]
     problem = docker_problem() if wanted else None
     if problem is None:
         return
-    if os.environ.get("AGENTGOLF_REQUIRE_DOCKER") == "1":
+    if required:
         raise pytest.UsageError(f"AGENTGOLF_REQUIRE_DOCKER=1, but {problem}")
     for item in wanted:
         item.add_marker(pytest.mark.skip(reason=problem))

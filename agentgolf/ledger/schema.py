@@ -3,7 +3,7 @@
 The names read well in Datasette: every table has a view or a foreign key that explains its numbers.
 """
 
-import sqlite_utils
+import sqlite3
 
 from agentgolf.errors import LedgerError
 
@@ -166,9 +166,9 @@ WHERE trials.verdict = 'keep' ORDER BY runs.course, runs.track, trials.val_bpb;
 MIGRATIONS = (_FIRST,)
 
 
-def check_version(db: sqlite_utils.Database) -> int:
+def check_version(connection: sqlite3.Connection) -> int:
     """The ledger's version. Raises `LedgerError` when a newer agentgolf has written it."""
-    version = int(db.execute("PRAGMA user_version").fetchone()[0])
+    version = int(connection.execute("PRAGMA user_version").fetchone()[0])
     if version > len(MIGRATIONS):
         raise LedgerError(
             f"the ledger has version {version} and this agentgolf knows versions up to {len(MIGRATIONS)}; "
@@ -177,8 +177,8 @@ def check_version(db: sqlite_utils.Database) -> int:
     return version
 
 
-def migrate(db: sqlite_utils.Database) -> None:
+def migrate(connection: sqlite3.Connection) -> None:
     """Bring the ledger up to date; each migration is one transaction."""
-    version = check_version(db)
+    version = check_version(connection)
     for number, script in enumerate(MIGRATIONS[version:], version + 1):
-        db.conn.executescript(f"BEGIN IMMEDIATE;\n{script}\nPRAGMA user_version = {number};\nCOMMIT;")
+        connection.executescript(f"BEGIN IMMEDIATE;\n{script}\nPRAGMA user_version = {number};\nCOMMIT;")

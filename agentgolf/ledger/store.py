@@ -10,6 +10,7 @@ import contextlib
 import datetime
 import errno
 import fcntl
+import functools
 import json
 import os
 import sqlite3
@@ -17,9 +18,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
-
-import sqlite_utils
+from typing import TYPE_CHECKING, Any, Self
 
 from agentgolf.domain import Artifact, Execution, Outcome, Proposal, Role, Score, Split, Verdict
 from agentgolf.errors import DiskFullError, LedgerBusyError, LedgerError
@@ -28,6 +27,9 @@ from agentgolf.ledger.schema import check_version, migrate
 
 LEDGER_FILE = "ledger.sqlite"
 BUSY_SECONDS = 10.0
+
+if TYPE_CHECKING:
+    import sqlite_utils
 Row = dict[str, Any]
 
 
@@ -103,21 +105,28 @@ class Ledger:
             uri = f"file:{self.path}" if write else f"file:{self.path}?mode=ro"
             connection = sqlite3.connect(uri, uri=True, timeout=BUSY_SECONDS, isolation_level=None)
             connection.row_factory = sqlite3.Row
-            self.db = sqlite_utils.Database(connection)
+            self.connection = connection
             try:
-                self.db.execute("PRAGMA foreign_keys = ON")
+                connection.execute("PRAGMA foreign_keys = ON")
                 if write:
-                    self.db.execute("PRAGMA journal_mode = WAL")
-                    self.db.execute("PRAGMA synchronous = FULL")
-                    migrate(self.db)
+                    connection.execute("PRAGMA journal_mode = WAL")
+                    connection.execute("PRAGMA synchronous = FULL")
+                    migrate(connection)
                 else:
-                    check_version(self.db)
+                    check_version(connection)
             except BaseException:
                 self.close()
                 raise
 
+    @functools.cached_property
+    def db(self) -> "sqlite_utils.Database":
+        """For writing. Reading does without, and so without the time its import takes."""
+        import sqlite_utils
+
+        return sqlite_utils.Database(self.connection)
+
     def close(self) -> None:
-        self.db.close()
+        self.connection.close()
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
@@ -132,7 +141,7 @@ class Ledger:
 
     def rows(self, sql: str, *values: object) -> list[Row]:
         with ledger_errors(self.path):
-            return [dict(row) for row in self.db.execute(sql, values).fetchall()]
+            return [dict(row) for row in self.connection.execute(sql, values).fetchall()]
 
     # -- runs and sessions
 
