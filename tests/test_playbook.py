@@ -65,7 +65,8 @@ def test_a_technique_trains_exports_and_predicts(
     git, origin = store
     edits = tuple(technique.diff for technique in CATALOGUE if name in (technique.name, ALL))
     commit = git.commit_edits(origin, origin, edits, name) if edits else origin
-    git.export(commit, tmp_path / "code")
+    (tmp_path / "code").mkdir()
+    (tmp_path / "code" / "train_gpt.py").write_bytes(git.files(commit)["train_gpt.py"])
     env = {
         "PATH": "/usr/bin:/bin",
         "GOLF_SEED": "1",

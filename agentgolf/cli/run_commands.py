@@ -3,9 +3,10 @@
 import json
 import signal
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -173,9 +174,9 @@ def _play(
 class _signals:  # noqa: N801  (reads as a verb where it is used)
     """Ctrl-C once: stop at the next transition. Twice: kill the sandboxes and stop."""
 
-    def __init__(self, crew: "Crew", say: object) -> None:
+    def __init__(self, crew: "Crew", say: Callable[[str], None]) -> None:
         self._crew, self._say = crew, say
-        self._old: dict[int, object] = {}
+        self._old: dict[int, Any] = {}
 
     def __enter__(self) -> None:
         for number in (signal.SIGINT, signal.SIGTERM):
@@ -183,11 +184,11 @@ class _signals:  # noqa: N801  (reads as a verb where it is used)
 
     def __exit__(self, *_: object) -> None:
         for number, old in self._old.items():
-            signal.signal(number, old)  # type: ignore[arg-type]
+            signal.signal(number, old)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if self._crew.stopping.is_set():
             self._crew.stop_now()
             return
         self._crew.stop()
-        self._say("stopping after this step; press Ctrl-C again to stop at once")  # type: ignore[operator]
+        self._say("stopping after this step; press Ctrl-C again to stop at once")

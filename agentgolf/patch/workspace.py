@@ -83,17 +83,6 @@ class GitStore:
         )
         return str(text)
 
-    def export(self, commit: str, folder: Path) -> Path:
-        """Write a commit's files into a new folder that any user may read."""
-        folder.mkdir(parents=True)
-        folder.chmod(0o755)
-        for name, content in self.files(commit).items():
-            file = folder / name
-            file.parent.mkdir(parents=True, exist_ok=True)
-            file.write_bytes(content)
-            file.chmod(0o644)
-        return folder
-
     def set_ref(self, name: str, commit: str) -> None:
         self._repo.git.update_ref(name, commit)
 
