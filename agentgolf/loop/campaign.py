@@ -27,6 +27,8 @@ from agentgolf.proposer.base import Context, Proposer
 
 # Besides training: starting interpreters, scoring, and a core that is slower than the reference.
 FIRST_GUESS_FACTOR, FIRST_GUESS_SECONDS = 1.3, 12.0
+# Fewer than two give no spread of their own.
+MIN_FINAL_PAIRS = 2
 
 
 @dataclass(slots=True, kw_only=True)
@@ -157,7 +159,9 @@ class Campaign:
                 self._finish(trial, judgement, judgement.verdict, Outcome.OK, judgement.reason)
                 return
             done, wanted = wanted, judgement.wanted
-            if not self._measured_already(trial["id"], wanted) and not self._fits(2 * (wanted - done)):
+            if not self._measured_already(trial["id"], wanted) and not self._fits(
+                2 * (wanted - done), final_pairs=MIN_FINAL_PAIRS
+            ):
                 reason = f"the budget ended before replicate {wanted}: {judgement.reason}"
                 self._finish(trial, judgement, Verdict.UNDECIDED, Outcome.OK, reason)
                 return
@@ -194,7 +198,9 @@ class Campaign:
         ids = {row["number"]: row["id"] for row in trial_rows(self.ledger, self.row["id"])}
         count = self.course.spec.decision.final_replicates
         position = 0
-        while position < count or (self.row["budget_seconds"] is not None and self._fits(2, reserve=0.0)):
+        if self.row["budget_seconds"] is not None:
+            count = MIN_FINAL_PAIRS
+        while position < count or (self.row["budget_seconds"] is not None and self._fits(2, final_pairs=0)):
             self.observer.stage(best.number, "final on B")
             self._measure(final_plan(ids[0], ids[best.number], position))
             position += 1
@@ -317,16 +323,15 @@ class Campaign:
     def _first_look(self) -> int:
         return self.course.spec.decision.looks[0] * (2 if self.jobs > 1 else 1)
 
-    def _fits(self, replicates: int, reserve: float | None = None) -> bool:
-        """Whether so many more can be measured, with the final measurement kept back."""
+    def _fits(self, replicates: int, final_pairs: int | None = None) -> bool:
+        """Whether so many more can be measured, with the final measurement kept back.
+
+        A new trial leaves the course's final replicates; one that looks promising may leave fewer, since
+        without it there may be nothing to measure finally.
+        """
         costs = self.costs()
-        final = 2 * self.course.spec.decision.final_replicates
-        return fits(
-            self.budget.left_seconds,
-            costs,
-            replicates,
-            costs.replicates(final) if reserve is None else reserve,
-        )
+        pairs = self.course.spec.decision.final_replicates if final_pairs is None else final_pairs
+        return fits(self.budget.left_seconds, costs, replicates, costs.replicates(2 * pairs))
 
     def costs(self) -> Costs:
         seen = [
