@@ -58,7 +58,7 @@ def tree(
     if json_:
         print(json.dumps({"run": run, "trials": rows}, indent=2))
     else:
-        console().print(LineageTree(run, rows))
+        console().print(LineageTree(run, rows), crop=False)  # a deep line may wrap, but not lose its end
 
 
 def show(
