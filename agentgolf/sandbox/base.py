@@ -97,13 +97,14 @@ class LogTail:
         self.on_line = on_line
         self._head = bytearray()
         self._tail: collections.deque[bytes] = collections.deque()
-        self._tail_bytes = self._dropped = 0
+        self._tail_bytes = self._dropped = self.total_bytes = 0
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self._line = ""
         self._lock = threading.Lock()
 
     def feed(self, data: bytes) -> None:
         with self._lock:
+            self.total_bytes += len(data)
             room = LOG_HEAD_BYTES - len(self._head)
             self._head += data[:room]
             if rest := data[max(room, 0) :]:

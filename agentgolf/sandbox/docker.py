@@ -120,7 +120,7 @@ class RunningContainer:
         with metered(self._watch.clock, self._job.slot, self._meter):
             while not self._ended.wait(POLL_SECONDS):
                 if time.monotonic() >= next_reading and self._watch.verdict is None:
-                    next_reading = time.monotonic() + USAGE_SECONDS
+                    next_reading = time.monotonic() + USAGE_SECONDS / 4  # two small files are quickly read
                     if self._watch.tick(self._usage_of(self._watch.usage)):
                         self.kill()
         if "error" in self._exit:
@@ -128,6 +128,11 @@ class RunningContainer:
         threads[0].join(timeout=5)
         with engine_errors(f"reading how {self._job.name} ended"):
             self._container.reload()
+            # An attached stream may miss the last words of a process that ends quickly; the engine's log has them.
+            stored = self._container.logs(stdout=True, stderr=True)
+        if len(stored) > log.total_bytes:
+            log = LogTail()
+            log.feed(stored)
         state = self._container.attrs["State"]
         return self._watch.execution(
             self._job.role, state.get("ExitCode"), log.text(), oom=bool(state.get("OOMKilled"))

@@ -214,7 +214,8 @@ def _interpreter(word: str) -> str:
 
 
 def _bare_argv(job: Job, scratch: Path) -> list[str]:
-    return [_translate(_interpreter(word), job, scratch) for word in job.argv]
+    # The interpreter is a path of the host already, and may itself lie below one that is translated.
+    return [_interpreter(_translate(word, job, scratch)) for word in job.argv]
 
 
 def _bare_env(job: Job, scratch: Path) -> dict[str, str]:

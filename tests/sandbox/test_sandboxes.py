@@ -98,7 +98,7 @@ def test_a_good_job_writes_its_one_file_and_is_measured(runner: Runner) -> None:
     lines: list[str] = []
     code = (
         "import os, sys\nprint(open(os.environ['DATA'] + '/train.jsonl').read().strip())\n"
-        "x = bytearray(50_000_000)\nsum(range(12_000_000))\n"
+        "x = bytearray(50_000_000)\nsum(range(40_000_000))\n"
         "open(os.environ['OUT'], 'wb').write(b'artifact')\nprint('to stderr', file=sys.stderr)"
     )
     done = runner.run(code, lines.append)
