@@ -2,6 +2,7 @@
 
 import codecs
 import collections
+import re
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -207,5 +208,7 @@ class Watch:
 
 
 def _last_line(log: str) -> str:
+    """The last line that names an exception, else the last one: the two streams may arrive in either order."""
     lines = [line.strip() for line in log.splitlines() if line.strip()]
-    return f": {lines[-1][:160]}" if lines else ""
+    raised = [line for line in lines if re.match(r"[\w.]+(Error|Exception|Interrupt|Exit)\b", line)]
+    return f": {(raised or lines)[-1][:160]}" if lines else ""
