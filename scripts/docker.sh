@@ -22,7 +22,8 @@ start_engine() {
         hash -r
     fi
     # A daemon that was killed leaves these behind, and the next one would wait for a dead containerd.
-    pgrep -x dockerd >/dev/null || rm -f /var/run/docker.pid /run/docker/containerd/containerd.pid
+    pgrep -x dockerd >/dev/null || rm -f /var/run/docker.pid
+    pgrep -x containerd >/dev/null || rm -f /run/docker/containerd/containerd.pid
     echo "starting dockerd" >&2
     setsid dockerd >/tmp/agentgolf-dockerd.log 2>&1 </dev/null &
     for _ in $(seq 60); do
