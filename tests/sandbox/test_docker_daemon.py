@@ -85,6 +85,8 @@ class Daemon:
 @pytest.fixture
 def daemon(tmp_path: Path) -> Iterator[Daemon]:
     if subprocess.run(["docker", "image", "inspect", BASE], capture_output=True, check=False).returncode:
+        if os.environ.get("AGENTGOLF_REQUIRE_DOCKER") == "1":
+            pytest.fail(f"AGENTGOLF_REQUIRE_DOCKER=1, but there is no image {BASE}")
         pytest.skip(f"no image {BASE}: scripts/docker.sh image makes it")
     made = Daemon(tmp_path)
     made.start()
