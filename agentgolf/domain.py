@@ -69,6 +69,7 @@ class Role(StrEnum):
     TRAIN = "train"
     ENCODE = "encode"
     PREDICT = "predict"
+    AUDIT = "audit"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -180,6 +181,31 @@ class Score:
     @property
     def val_bpb(self) -> float:
         return self.total_nats / (math.log(2) * self.text_bytes)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Replay:
+    """One token asked about again with the rest withheld.
+
+    `gain_nats`: what the candidate claims to save there over the reference. `difference_nats`: how much
+    more the token costs when nothing after it is known; an honest predictor has none. `by_gain`: drawn in
+    proportion to `gain_nats` rather than anywhere; `times` as often as it was drawn.
+    """
+
+    gain_nats: float
+    difference_nats: float
+    by_gain: bool
+    times: int = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Replays:
+    """The replays of one artifact. `claimed_nats` sums the claimed gains over all tokens of the text."""
+
+    items: tuple[Replay, ...]
+    tokens: int
+    text_bytes: int
+    claimed_nats: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

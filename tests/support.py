@@ -75,6 +75,11 @@ def make_scaffold(folder: Path, lines: Sequence[dict[str, str]]) -> Path:
     return folder
 
 
+def fake_sandbox(fail_next: int = 0) -> FakeSandbox:
+    """A fake whose predictors know the tiny course's text."""
+    return FakeSandbox([line.encode() for line in TEXT.splitlines()], fail_next)
+
+
 class Fixture:
     """One ledger, one tiny course, one scripted scaffold."""
 
@@ -115,20 +120,26 @@ class Fixture:
             row = rows[0] if rows else self.create(ledger, trials=trials, jobs=jobs)
             if row["state"] == "finished":
                 return
-            with self.campaign(ledger, row, sandbox or FakeSandbox(), observer) as campaign:
+            with self.campaign(ledger, row, sandbox or fake_sandbox(), observer) as campaign:
                 campaign.run()
 
 
 TIMES = ("_at", "_seconds")
+# Which tokens an audit asks about is drawn afresh each time, from a secret that nobody can know before.
+CHANCE = {"secret", "differences_json", "leak_bound_bpb", "leak_mean_nats", "leak_upper_nats", "final_leak_bound_bpb"}
 
 
 def dump(ledger_folder: Path) -> dict[str, list[dict[str, Any]]]:
-    """Every table but the sessions, without the columns that hold times."""
+    """Every table but the sessions, without the columns that hold times or what was drawn for audits."""
     with Ledger(ledger_folder, write=False) as ledger:
         return {
             table: [
-                {key: value for key, value in row.items() if not key.endswith(TIMES) and key != "course_folder"}
+                {
+                    key: value
+                    for key, value in row.items()
+                    if not key.endswith(TIMES) and key not in CHANCE and key != "course_folder"
+                }
                 for row in ledger.rows(f"SELECT * FROM {table} ORDER BY 1, 2")
             ]
-            for table in ("runs", "trials", "replicates", "executions", "blobs")
+            for table in ("runs", "trials", "replicates", "executions", "audits", "blobs")
         }

@@ -4,7 +4,7 @@ import json
 import re
 from collections.abc import Sequence
 
-from agentgolf.domain import Outcome, TrialSummary, Verdict
+from agentgolf.domain import Outcome, Replay, Replays, TrialSummary, Verdict
 from agentgolf.errors import LedgerError, UsageError
 from agentgolf.ledger.store import Ledger, Row
 
@@ -73,7 +73,8 @@ def summaries(rows: Sequence[Row]) -> list[TrialSummary]:
 
 def replicate_rows(ledger: Ledger, run_id: int) -> list[Row]:
     return ledger.rows(
-        "SELECT replicates.*, trials.number AS trial, owners.number AS for_trial FROM replicates "
+        "SELECT replicates.*, trials.number AS trial, trials.outcome AS trial_outcome, owners.number AS for_trial "
+        "FROM replicates "
         "JOIN trials ON trials.id = replicates.trial_id JOIN trials AS owners ON owners.id = replicates.for_trial_id "
         "WHERE trials.run_id = ? ORDER BY replicates.id",
         run_id,
@@ -92,11 +93,36 @@ def scores_of(replicates: Sequence[Row], trial_id: int, heldout: str = "A") -> l
     ]
 
 
+def audit_replays(ledger: Ledger, trial_id: int, stage: str) -> list[tuple[Row, Replays | None]]:
+    """The audits of a trial's replicates at one stage, the newest of each replicate; None where one failed."""
+    rows = ledger.rows(
+        "SELECT audits.* FROM audits JOIN replicates ON replicates.id = replicate_id "
+        "WHERE trial_id = ? AND stage = ? ORDER BY audits.id",
+        trial_id,
+        stage,
+    )
+    newest = {row["replicate_id"]: row for row in rows}
+    return [(row, _replays(row) if row["outcome"] == Outcome.OK else None) for row in newest.values()]
+
+
+def _replays(row: Row) -> Replays:
+    return Replays(
+        items=tuple(_replay(*item) for item in json.loads(row["differences_json"])),
+        tokens=row["tokens"],
+        text_bytes=row["text_bytes"],
+        claimed_nats=row["claimed_nats"],
+    )
+
+
+def _replay(gain_nats: float, difference_nats: float, by_gain: bool, times: int) -> Replay:
+    return Replay(gain_nats=gain_nats, difference_nats=difference_nats, by_gain=by_gain, times=times)
+
+
 def noise_groups(replicates: Sequence[Row]) -> list[list[float]]:
-    """Scores grouped by trial and held-out half, for pooling the seed noise over a run."""
+    """Scores grouped by trial and held-out half, for pooling the seed noise over a run; none of invalid trials."""
     groups: dict[tuple[int, str], list[float]] = {}
     for row in replicates:
-        if row["state"] == "scored" and row["outcome"] == Outcome.OK:
+        if row["outcome"] == Outcome.OK and row["trial_outcome"] != Outcome.INVALID:
             groups.setdefault((row["trial_id"], row["heldout"]), []).append(row["val_bpb"])
     return list(groups.values())
 

@@ -163,7 +163,73 @@ FROM trials JOIN runs ON runs.id = trials.run_id
 WHERE trials.verdict = 'keep' ORDER BY runs.course, runs.track, trials.val_bpb;
 """
 
-MIGRATIONS = (_FIRST,)
+_SECOND = """
+ALTER TABLE replicates ADD COLUMN claims_sha256 TEXT REFERENCES blobs(sha256);
+ALTER TABLE runs ADD COLUMN final_leak_bound_bpb REAL;
+ALTER TABLE runs ADD COLUMN final_trouble TEXT;
+ALTER TABLE trials ADD COLUMN leak_bound_bpb REAL;
+ALTER TABLE trials ADD COLUMN leak_mean_nats REAL;
+ALTER TABLE trials ADD COLUMN leak_upper_nats REAL;
+ALTER TABLE trials ADD COLUMN leak_replays INTEGER;
+-- Replays of one artifact with the rest of the text withheld. stage: ordinary (a promising first look), keep,
+-- final (held-out B), asked (by agentgolf audit). differences_json: see agentgolf.domain.Replay.
+CREATE TABLE audits (
+    id INTEGER PRIMARY KEY,
+    replicate_id INTEGER NOT NULL REFERENCES replicates(id),
+    stage TEXT NOT NULL CHECK (stage IN ('ordinary', 'keep', 'final', 'asked')),
+    outcome TEXT NOT NULL,
+    message TEXT NOT NULL,
+    secret TEXT NOT NULL,
+    replays INTEGER NOT NULL,
+    tokens INTEGER NOT NULL,
+    text_bytes INTEGER NOT NULL,
+    claimed_nats REAL NOT NULL,
+    differences_json TEXT NOT NULL,
+    clock_seconds REAL NOT NULL,
+    wall_seconds REAL NOT NULL,
+    peak_memory_bytes INTEGER NOT NULL,
+    log_sha256 TEXT REFERENCES blobs(sha256),
+    audited_at TEXT NOT NULL
+);
+CREATE INDEX audits_by_replicate ON audits(replicate_id);
+CREATE TRIGGER audits_stay BEFORE UPDATE ON audits
+BEGIN SELECT RAISE(ABORT, 'audits are immutable'); END;
+CREATE TRIGGER audits_are_kept BEFORE DELETE ON audits
+BEGIN SELECT RAISE(ABORT, 'audits are never deleted'); END;
+-- Readings of held-out B by a replay, which writes no replicate.
+CREATE TABLE replayed_b (
+    id INTEGER PRIMARY KEY,
+    trial_id INTEGER NOT NULL REFERENCES trials(id),
+    seed INTEGER NOT NULL,
+    read_at TEXT NOT NULL
+);
+CREATE TRIGGER replayed_b_stays BEFORE UPDATE ON replayed_b
+BEGIN SELECT RAISE(ABORT, 'what was read stays on record'); END;
+CREATE TRIGGER replayed_b_is_kept BEFORE DELETE ON replayed_b
+BEGIN SELECT RAISE(ABORT, 'what was read stays on record'); END;
+
+DROP VIEW heldout_b_reads;
+CREATE VIEW heldout_b_reads AS
+SELECT runs.name AS run, trials.number AS trial, replicates.seed, replicates.scored_at AS read_at, 'run' AS read_by
+FROM replicates JOIN trials ON trials.id = replicates.trial_id JOIN runs ON runs.id = trials.run_id
+WHERE replicates.heldout = 'B' AND replicates.state = 'scored'
+UNION ALL
+SELECT runs.name, trials.number, replicates.seed, audits.audited_at, 'audit'
+FROM audits JOIN replicates ON replicates.id = audits.replicate_id JOIN trials ON trials.id = replicates.trial_id
+JOIN runs ON runs.id = trials.run_id WHERE replicates.heldout = 'B'
+UNION ALL
+SELECT runs.name, trials.number, replayed_b.seed, replayed_b.read_at, 'replay'
+FROM replayed_b JOIN trials ON trials.id = replayed_b.trial_id JOIN runs ON runs.id = trials.run_id
+ORDER BY read_at;
+
+CREATE VIEW causality AS
+SELECT runs.name AS run, trials.number AS trial, audits.stage, replicates.seed, replicates.heldout, audits.outcome,
+       audits.replays, audits.clock_seconds, audits.message
+FROM audits JOIN replicates ON replicates.id = audits.replicate_id JOIN trials ON trials.id = replicates.trial_id
+JOIN runs ON runs.id = trials.run_id ORDER BY audits.id;
+"""
+
+MIGRATIONS = (_FIRST, _SECOND)
 
 
 def check_version(connection: sqlite3.Connection) -> int:

@@ -15,12 +15,12 @@ import json
 import os
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, astuple, dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from agentgolf.domain import Artifact, Execution, Outcome, Proposal, Role, Score, Split, Verdict
+from agentgolf.domain import Artifact, Execution, Outcome, Proposal, Replays, Role, Score, Split, Verdict
 from agentgolf.errors import DiskFullError, LedgerBusyError, LedgerError
 from agentgolf.ledger.blobs import Blobs
 from agentgolf.ledger.schema import check_version, migrate
@@ -82,6 +82,10 @@ class Decision:
     gain_high: float | None = None
     p_value: float | None = None
     counted_bytes: int | None = None
+    leak_bound_bpb: float | None = None
+    leak_mean_nats: float | None = None
+    leak_upper_nats: float | None = None
+    leak_replays: int | None = None
 
 
 class Ledger:
@@ -148,8 +152,19 @@ class Ledger:
     def start_run(self, **values: object) -> int:
         return self._insert("run started", "runs", {**values, "state": "open", "started_at": now()})
 
-    def finish_run(self, run_id: int) -> None:
-        self._update("run finished", "runs", run_id, {"state": "finished", "finished_at": now()})
+    def finish_run(self, run_id: int, leak_bound_bpb: float | None, trouble: str) -> None:
+        """`trouble` is a sentence when the gain that the run would report did not stand the audit."""
+        self._update(
+            "run finished",
+            "runs",
+            run_id,
+            {
+                "state": "finished",
+                "finished_at": now(),
+                "final_leak_bound_bpb": leak_bound_bpb,
+                "final_trouble": trouble,
+            },
+        )
 
     def start_session(self, run_id: int) -> int:
         values = {
@@ -207,24 +222,7 @@ class Ledger:
             )
 
     def decide(self, trial_id: int, decision: Decision) -> None:
-        self._update(
-            "decided",
-            "trials",
-            trial_id,
-            {
-                "state": "decided",
-                "outcome": decision.outcome,
-                "verdict": decision.verdict,
-                "reason": decision.reason,
-                "val_bpb": decision.val_bpb,
-                "gain_bpb": decision.gain_bpb,
-                "gain_low": decision.gain_low,
-                "gain_high": decision.gain_high,
-                "p_value": decision.p_value,
-                "counted_bytes": decision.counted_bytes,
-                "decided_at": now(),
-            },
-        )
+        self._update("decided", "trials", trial_id, {"state": "decided", **asdict(decision), "decided_at": now()})
 
     # -- replicates
 
@@ -271,8 +269,12 @@ class Ledger:
         score: Score | None,
         executions: Mapping[Role, Execution],
         wall_seconds: float,
+        claims: tuple[str, int] | None = None,
     ) -> None:
-        """The replicate is finished: with a score, or with the outcome that kept it from one."""
+        """The replicate is finished: with a score, or with the outcome that kept it from one.
+
+        `claims` are hash and bytes of the blob with the nats of every token.
+        """
         values: Row = {
             "state": "scored",
             "outcome": outcome,
@@ -291,9 +293,45 @@ class Ledger:
                 "eval_seconds": score.eval_seconds,
             }
         with self._transition("scored"):
+            if claims is not None:
+                self._know_blob(claims[0], "claims", claims[1])
+                values["claims_sha256"] = claims[0]
             for execution in executions.values():
                 self._execution(replicate_id, execution)
             self._set("replicates", replicate_id, values)
+
+    def audit(
+        self,
+        replicate_id: int,
+        stage: str,
+        execution: Execution,
+        replays: Replays | None,
+        *,
+        outcome: Outcome,
+        message: str,
+        secret: bytes,
+    ) -> None:
+        """An artifact has been asked again; without replays, `outcome` and `message` say why."""
+        with self._transition("audited"):
+            self.db.table("audits").insert(
+                {
+                    "replicate_id": replicate_id,
+                    "stage": stage,
+                    "outcome": outcome,
+                    "message": message,
+                    "secret": secret.hex(),
+                    "replays": sum(item.times for item in replays.items) if replays else 0,
+                    "tokens": replays.tokens if replays else 0,
+                    "text_bytes": replays.text_bytes if replays else 0,
+                    "claimed_nats": replays.claimed_nats if replays else 0.0,
+                    "differences_json": json.dumps([astuple(item) for item in replays.items] if replays else []),
+                    "clock_seconds": execution.clock_seconds,
+                    "wall_seconds": execution.wall_seconds,
+                    "peak_memory_bytes": execution.peak_memory_bytes,
+                    "log_sha256": self._blob(execution.log.encode(), "log") if execution.log else None,
+                    "audited_at": now(),
+                }
+            )
 
     # -- how
 

@@ -12,14 +12,16 @@ from pathlib import Path
 
 from agentgolf.course import Course, matches
 from agentgolf.data import Documents
-from agentgolf.domain import Artifact, Clock, Execution, Limits, Outcome, Role, Score, Slot, Split
+from agentgolf.domain import Artifact, Clock, Execution, Limits, Outcome, Replays, Role, Score, Slot, Split
 from agentgolf.errors import CandidateError
 from agentgolf.ledger.blobs import Blobs
 from agentgolf.sandbox import base
 from agentgolf.sandbox.base import Job, Mount, Running, Sandbox
 from agentgolf.scoring import predictor as harness
 from agentgolf.scoring.artifact import code_bytes, collect, training_text_share
+from agentgolf.scoring.audit import Question, generator, replay
 from agentgolf.scoring.channel import Channel
+from agentgolf.scoring.claims import Claims, Floats, claim
 from agentgolf.scoring.scorer import encode_documents, score_documents
 
 HARNESS = Path(harness.__file__)
@@ -56,8 +58,37 @@ class Trained:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scored:
+    """How scoring went. `claims_sha256` names the blob with the nats of every token."""
+
     executions: dict[Role, Execution]
     score: Score | None
+    error: CandidateError | None
+    claims_sha256: str | None = None
+    claims_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuditSpec:
+    """One audit: what to ask a fresh predictor about the artifact of a replicate.
+
+    `seconds` are allowed on the course's clock beyond those of an evaluation.
+    """
+
+    spec: Spec
+    stage: str
+    claims: Claims
+    gains: tuple[Floats, ...]
+    questions: tuple[Question, ...]
+    secret: bytes
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Audited:
+    """How an audit went; without replays, `error` says why there are none."""
+
+    execution: Execution
+    replays: Replays | None
     error: CandidateError | None
 
 
@@ -137,15 +168,17 @@ class Bench:
     def score(self, spec: Spec, slot: Slot, artifact: Artifact, train_seconds: float) -> Scored:
         """Encoder and predictor, each in a fresh sandbox, then the numbers, here."""
         text = self.documents.heldout(spec.split)
-        nats: list[float] = []
-        tokens, error = 0, None
+        claims: Claims | None = None
+        error = None
         with self._folder(spec, "score") as folder, Channel() as encoder, Channel() as predictor:
             roles = {Role.ENCODE: encoder, Role.PREDICT: predictor}
             with contextlib.ExitStack() as stack:
                 pool = stack.enter_context(concurrent.futures.ThreadPoolExecutor(len(roles)))
                 started = {
                     role: stack.enter_context(
-                        self._started(self._score_job(spec, role, slot, artifact, channel, folder))
+                        self._started(
+                            self._score_job(spec, role, slot, artifact.path, channel, folder, self._limits(role))
+                        )
                     )
                     for role, channel in roles.items()
                 }
@@ -157,8 +190,8 @@ class Bench:
                     encoded = encode_documents(encoder, text)
                     encoder.hang_up()
                     predictor.vocab_size_must_be(encoder.vocab_size)
-                    tokens = sum(map(len, encoded))
                     nats = score_documents(predictor, text, encoded)
+                    claims = claim(predictor, text, encoded, nats)
                 except CandidateError as caught:
                     error = caught
                     for running in started.values():
@@ -167,18 +200,46 @@ class Bench:
                     encoder.hang_up()
                     predictor.hang_up()
                 executions = {role: end.result() for role, end in ends.items()}
-        if error is not None:
+        if claims is None:
+            assert error is not None
             return Scored(executions=executions, score=None, error=_root_cause(error, executions))
         score = Score(
             split=spec.split,
-            total_nats=sum(nats),
+            total_nats=sum(float(part.sum()) for part in claims.nats),
             text_bytes=sum(map(len, text)),
-            tokens=tokens,
+            tokens=claims.tokens,
             artifact_bytes=artifact.counted_bytes,
             train_seconds=train_seconds,
             eval_seconds=sum(execution.clock_seconds for execution in executions.values()),
         )
-        return Scored(executions=executions, score=score, error=None)
+        stored = claims.to_bytes()
+        sha256 = self.blobs.put(stored)
+        return Scored(executions=executions, score=score, error=None, claims_sha256=sha256, claims_bytes=len(stored))
+
+    def audit(self, asked: AuditSpec, slot: Slot, on_replay: Callable[[int], None] = lambda done: None) -> Audited:
+        """Put the questions to a predictor in a fresh sandbox that has seen none of the text."""
+        spec = asked.spec
+        assert spec.artifact_sha256 is not None
+        artifact = self.blobs.path(spec.artifact_sha256)
+        rng = generator(asked.secret, f"{spec.artifact_sha256} fillers")
+        replays, error = None, None
+        with self._folder(spec, f"audit-{asked.stage}") as folder, Channel() as channel:
+            limits = self._limits(Role.AUDIT, asked.seconds)
+            job = self._score_job(spec, Role.AUDIT, slot, artifact, channel, folder, limits)
+            with self._started(job) as running, concurrent.futures.ThreadPoolExecutor(1) as pool:
+                end = pool.submit(running.wait)
+                try:
+                    channel.accept(end.done, time.monotonic() + limits.wall_seconds)
+                    replays = replay(channel, asked.claims, asked.gains, asked.questions, rng, on_replay)
+                except CandidateError as caught:
+                    error = caught
+                    running.kill()
+                finally:
+                    channel.hang_up()
+                execution = end.result()
+        if error is not None:
+            error = _root_cause(error, {Role.AUDIT: execution})
+        return Audited(execution=execution, replays=replays, error=error)
 
     def kill_all(self) -> None:
         """End every sandbox that is running now."""
@@ -198,10 +259,12 @@ class Bench:
         if declared > cap:
             raise CandidateError(Outcome.OVERSIZED, f"{declared:,} parameters, over the cap of {cap:,}")
 
-    def _score_job(self, spec: Spec, role: Role, slot: Slot, artifact: Artifact, channel: Channel, folder: Path) -> Job:
+    def _score_job(
+        self, spec: Spec, role: Role, slot: Slot, artifact: Path, channel: Channel, folder: Path, limits: Limits
+    ) -> Job:
         mounts = (
             Mount(source=_write(spec.files, folder / role / "code"), target=base.CODE_DIR),
-            Mount(source=artifact.path, target=base.ARTIFACT_FILE),
+            Mount(source=artifact, target=base.ARTIFACT_FILE),
             Mount(source=HARNESS, target=HARNESS_TARGET),
             Mount(source=channel.folder, target=base.CHANNEL_DIR),
         )
@@ -212,7 +275,7 @@ class Bench:
             base.ARTIFACT_FILE,
             f"{base.CHANNEL_DIR}/{harness.SOCKET}",
         )
-        return self._job(spec, role, argv, {}, mounts, self._limits(role), slot)
+        return self._job(spec, role, argv, {}, mounts, limits, slot)
 
     def _job(
         self,
@@ -246,9 +309,9 @@ class Bench:
             labels={"run": self.run, "trial": str(spec.trial), "replicate": str(spec.replicate_id)},
         )
 
-    def _limits(self, role: Role) -> Limits:
+    def _limits(self, role: Role, more_seconds: float = 0.0) -> Limits:
         track = self.course.limits
-        budget = track.train_seconds if role is Role.TRAIN else track.eval_seconds
+        budget = (track.train_seconds if role is Role.TRAIN else track.eval_seconds) + more_seconds
         # On a CPU clock the wall is only a backstop: a core may be busy, slow or both.
         wall = budget + track.grace_seconds + 60
         return Limits(

@@ -4,17 +4,20 @@ Every step reads the ledger for what is already done, so a resume is the same co
 """
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from agentgolf.course import Course
 from agentgolf.decide.accept import Judgement, Rules, judge, pooled_noise
+from agentgolf.decide.leak import Leak
 from agentgolf.decide.policy import ancestry, incumbent
 from agentgolf.decide.stop import Costs, estimate, fits
 from agentgolf.domain import Clock, Outcome, Proposal, ReplicateState, TrialState, Verdict
 from agentgolf.errors import AgentgolfError, PatchError, ProposerExhaustedError
 from agentgolf.ledger.lineage import noise_groups, replicate_rows, scores_of, summaries, trial_row, trial_rows
 from agentgolf.ledger.store import Decision, Ledger, Row
+from agentgolf.loop.auditor import Auditor, Finding
 from agentgolf.loop.bench import Spec
 from agentgolf.loop.budget import Budget
 from agentgolf.loop.crew import Crew
@@ -41,6 +44,7 @@ class Campaign:
     store: GitStore
     proposer: Proposer
     crew: Crew
+    auditor: Auditor
     budget: Budget
     observer: Observer
     jobs: int
@@ -51,9 +55,9 @@ class Campaign:
         while (trial := self._open_trial() or self._next_trial()) is not None:
             self._play(trial)
             self.crew.check()
-        self._final()
+        finding = self._final()
         self.budget.beat(force=True)
-        self.ledger.finish_run(self.row["id"])
+        self.ledger.finish_run(self.row["id"], finding.leak.bound_bpb if finding.leak else None, finding.trouble)
 
     # -- the stages
 
@@ -138,7 +142,9 @@ class Campaign:
             except PatchError as error:
                 self._decide(trial["id"], Decision(outcome=Outcome.REJECTED, verdict=Verdict.REVERT, reason=str(error)))
                 return
+            trial = trial_row(self.ledger, trial["id"])
         parent_id, done = trial["parent_id"], 0
+        finding: Finding | None = None
         wanted = self.course.spec.decision.looks[0]
         while True:
             self._measure(look_plan(trial["id"], parent_id, done, wanted, self.jobs))
@@ -155,16 +161,27 @@ class Campaign:
             ]
             noise = pooled_noise(noise_groups(rows))
             judgement = judge(scores_of(rows, parent_id), scores_of(rows, trial["id"]), self._rules(), noise)
+            finding = self._audit(trial, judgement, first=done == 0) or finding
+            if finding is not None and finding.trouble:
+                self._finish(trial, judgement, Verdict.REVERT, Outcome.INVALID, finding.trouble, finding.leak)
+                return
+            found = finding.leak if finding else None
             if judgement.verdict is not None:
-                self._finish(trial, judgement, judgement.verdict, Outcome.OK, judgement.reason)
+                self._finish(trial, judgement, judgement.verdict, Outcome.OK, judgement.reason, found)
                 return
             done, wanted = wanted, judgement.wanted
             if not self._measured_already(trial["id"], wanted) and not self._fits(
-                2 * (wanted - done), final_pairs=MIN_FINAL_PAIRS
+                2 * (wanted - done), final_pairs=MIN_FINAL_PAIRS, audits=wanted
             ):
                 reason = f"the budget ended before replicate {wanted}: {judgement.reason}"
-                self._finish(trial, judgement, Verdict.UNDECIDED, Outcome.OK, reason)
+                self._finish(trial, judgement, Verdict.UNDECIDED, Outcome.OK, reason, found)
                 return
+
+    def _audit(self, trial: Row, judgement: Judgement, *, first: bool) -> Finding | None:
+        """Only what may be kept is audited: a little after a promising first look, and as it needs before a keep."""
+        if judgement.verdict is Verdict.KEEP:
+            return self.auditor.before_keep(trial)
+        return self.auditor.ordinary(trial) if judgement.verdict is None and first else None
 
     def _apply(self, trial: Row) -> None:
         """Raises `PatchError` when the edit is not allowed, conflicts, or was tried on this parent."""
@@ -189,21 +206,24 @@ class Campaign:
         self._keep_ref(trial["number"], commit, kept=False)
         self.ledger.apply(trial["id"], commit=commit, tree=tree, fingerprint=patch.fingerprint, diff=patch.diff)
 
-    def _final(self) -> None:
-        """Baseline and incumbent with fresh seeds on held-out B; more pairs while the budget lasts."""
+    def _final(self) -> Finding:
+        """Baseline and incumbent with fresh seeds on held-out B, more pairs while the budget lasts; then an audit."""
         decided = summaries(trial_rows(self.ledger, self.row["id"]))
         best = incumbent(decided)
         if best.number == 0:
-            return
+            return Finding(leak=None, trouble="")
         ids = {row["number"]: row["id"] for row in trial_rows(self.ledger, self.row["id"])}
         count = self.course.spec.decision.final_replicates
         position = 0
         if self.row["budget_seconds"] is not None:
             count = MIN_FINAL_PAIRS
-        while position < count or (self.row["budget_seconds"] is not None and self._fits(2, final_pairs=0)):
+        while position < count or (
+            self.row["budget_seconds"] is not None and self._fits(2, final_pairs=0, audits=position + 1)
+        ):
             self.observer.stage(best.number, "final on B")
             self._measure(final_plan(ids[0], ids[best.number], position))
             position += 1
+        return self.auditor.final(trial_row(self.ledger, ids[best.number]))
 
     # -- helpers
 
@@ -265,9 +285,18 @@ class Campaign:
         files = self.store.files(commit)
         return {name: data.decode("utf-8", "replace") for name, data in files.items() if self.course.is_editable(name)}
 
-    def _finish(self, trial: Row, judgement: Judgement | None, verdict: Verdict, outcome: Outcome, reason: str) -> None:
-        scores = self._scores(trial["id"])
-        evidence = judgement.evidence if judgement else None
+    def _finish(
+        self,
+        trial: Row,
+        judgement: Judgement | None,
+        verdict: Verdict,
+        outcome: Outcome,
+        reason: str,
+        leak: Leak | None = None,
+    ) -> None:
+        # What was faked is no score.
+        scores = self._scores(trial["id"]) if outcome is not Outcome.INVALID else []
+        evidence = judgement.evidence if judgement and scores else None
         low, high = evidence.interval() if evidence else (None, None)
         if verdict is Verdict.KEEP:
             self._keep_ref(trial["number"], trial_row(self.ledger, trial["id"])["commit_sha"], kept=True)
@@ -283,6 +312,10 @@ class Campaign:
                 gain_high=high,
                 p_value=evidence.p_value if evidence else None,
                 counted_bytes=self._counted_bytes(trial["id"]),
+                leak_bound_bpb=leak.bound_bpb if leak else None,
+                leak_mean_nats=leak.mean_nats if leak else None,
+                leak_upper_nats=leak.upper_nats if leak else None,
+                leak_replays=leak.replays if leak else None,
             ),
         )
 
@@ -323,15 +356,16 @@ class Campaign:
     def _first_look(self) -> int:
         return self.course.spec.decision.looks[0] * (2 if self.jobs > 1 else 1)
 
-    def _fits(self, replicates: int, final_pairs: int | None = None) -> bool:
-        """Whether so many more can be measured, with the final measurement kept back.
+    def _fits(self, replicates: int, final_pairs: int | None = None, audits: int = 0) -> bool:
+        """Whether so many more can be measured and audited, with the final measurement kept back.
 
         A new trial leaves the course's final replicates; one that looks promising may leave fewer, since
         without it there may be nothing to measure finally.
         """
         costs = self.costs()
         pairs = self.course.spec.decision.final_replicates if final_pairs is None else final_pairs
-        return fits(self.budget.left_seconds, costs, replicates, costs.replicates(2 * pairs))
+        auditing = self.auditor.wall_seconds() * math.ceil((pairs + audits) / self.jobs)
+        return fits(self.budget.left_seconds, costs, replicates, costs.replicates(2 * pairs) + auditing)
 
     def costs(self) -> Costs:
         seen = [

@@ -13,12 +13,13 @@ import tenacity
 from agentgolf.domain import Artifact, Outcome, Slot
 from agentgolf.errors import InfrastructureError, InterruptedRunError
 from agentgolf.ledger.store import Ledger
-from agentgolf.loop.bench import Bench, Scored, Spec, Trained
+from agentgolf.loop.bench import Audited, AuditSpec, Bench, Scored, Spec, Trained
 from agentgolf.loop.budget import Budget
 from agentgolf.loop.observer import Observer, curve_point
 
 TICK_SECONDS = 0.2
 T = TypeVar("T")
+S = TypeVar("S", Spec, AuditSpec)
 INFRASTRUCTURE_ATTEMPTS = 3
 
 
@@ -26,8 +27,8 @@ INFRASTRUCTURE_ATTEMPTS = 3
 class _Message:
     """From a worker: `done` is set when the main thread has written the transition down."""
 
-    spec: Spec
-    content: Trained | Scored | BaseException
+    spec: Spec | AuditSpec
+    content: Trained | Scored | Audited | BaseException
     wall_seconds: float
     done: threading.Event
 
@@ -74,10 +75,17 @@ class Crew:
         Raises `InterruptedRunError` after a stop and `InfrastructureError` when the engine stays away; what
         was finished until then is in the ledger.
         """
+        self._finish(specs, self._stages)
+
+    def audit(self, specs: Sequence[AuditSpec]) -> None:
+        """Ask fresh predictors again; raises as `measure` does."""
+        self._finish(specs, self._audit)
+
+    def _finish(self, specs: Sequence[S], work: Callable[[S, float], None]) -> None:
         self.check()
         failure: BaseException | None = None
         with ThreadPoolExecutor(self._count) as pool:
-            futures = [pool.submit(self._work, spec) for spec in specs]
+            futures = [pool.submit(self._work, spec, work) for spec in specs]
             while not all(future.done() for future in futures) or not self._messages.empty():
                 try:
                     message = self._messages.get(timeout=TICK_SECONDS)
@@ -98,10 +106,10 @@ class Crew:
             raise failure
         self.check()
 
-    def _work(self, spec: Spec) -> None:
+    def _work(self, spec: S, work: Callable[[S, float], None]) -> None:
         started = time.monotonic()
         try:
-            self._stages(spec, started)
+            work(spec, started)
         except BaseException as error:  # noqa: BLE001  (handed to the main thread, which raises it)
             self._hand_over(spec, error, started)
 
@@ -121,6 +129,16 @@ class Crew:
             found = artifact
             scored = self._retried(lambda: self._bench.score(spec, slot, found, train_seconds))
             self._hand_over(spec, scored, started)
+        finally:
+            self._slots.put(slot)
+
+    def _audit(self, asked: AuditSpec, started: float) -> None:
+        if self.stopping.is_set():
+            return
+        slot = self._slots.get()
+        try:
+            self._observer.stage(asked.spec.trial, f"auditing {asked.spec.label}")
+            self._hand_over(asked, self._retried(lambda: self._bench.audit(asked, slot)), started)
         finally:
             self._slots.put(slot)
 
@@ -152,12 +170,18 @@ class Crew:
     def _goes_on(self, _: BaseException) -> bool:
         return not self.stopping.is_set()
 
-    def _hand_over(self, spec: Spec, content: Trained | Scored | BaseException, started: float) -> None:
+    def _hand_over(
+        self, spec: Spec | AuditSpec, content: Trained | Scored | Audited | BaseException, started: float
+    ) -> None:
         done = threading.Event()
         self._messages.put(_Message(spec, content, time.monotonic() - started, done))
         done.wait()
 
     def _record(self, message: _Message) -> None:
+        if isinstance(message.spec, AuditSpec):
+            assert isinstance(message.content, Audited)
+            self._record_audit(message.spec, message.content)
+            return
         spec, content = message.spec, message.content
         if isinstance(content, Trained) and content.artifact is not None:
             self._ledger.collect(spec.replicate_id, content.execution, content.artifact)
@@ -179,11 +203,24 @@ class Crew:
                 score=content.score,
                 executions=content.executions,
                 wall_seconds=message.wall_seconds,
+                claims=(content.claims_sha256, content.claims_bytes) if content.claims_sha256 else None,
             )
         self._budget.beat(force=True)
         row = self._ledger.rows("SELECT * FROM replicates WHERE id = ?", spec.replicate_id)[0]
         if row["state"] == "scored":
             self._observer.replicate({**row, "trial": spec.trial})
+
+    def _record_audit(self, asked: AuditSpec, done: Audited) -> None:
+        self._ledger.audit(
+            asked.spec.replicate_id,
+            asked.stage,
+            done.execution,
+            done.replays,
+            outcome=done.error.outcome if done.error else Outcome.OK,
+            message=str(done.error or ""),
+            secret=asked.secret,
+        )
+        self._budget.beat(force=True)
 
     def _follow(self, spec: Spec) -> Callable[[str], None]:
         self._observer.stage(spec.trial, f"training {spec.label}")

@@ -20,6 +20,7 @@ from agentgolf.duration import format_duration
 from agentgolf.errors import CourseError, EnvironmentNotReadyError, UsageError
 from agentgolf.ledger.lineage import find_run
 from agentgolf.ledger.store import Ledger, Row
+from agentgolf.loop.auditor import Auditor
 from agentgolf.loop.bench import Bench
 from agentgolf.loop.budget import Budget
 from agentgolf.loop.campaign import Campaign, first_guess
@@ -237,6 +238,7 @@ def open_campaign(
                 store=store,
                 proposer=scaffold.proposer,
                 crew=crew,
+                auditor=Auditor(row=row, course=course, ledger=ledger, store=store, crew=crew),
                 budget=budget,
                 observer=observer,
                 jobs=len(slots),

@@ -25,7 +25,8 @@ Interval = tuple[float, float]
 class Summary:
     """One run. Scores are mean val_bpb; `gain` is on held-out B with fresh seeds, None until measured.
 
-    `improved`: the run is over and the gain's interval excludes zero.
+    `improved`: the run is over, the gain's interval excludes zero, and its audit found no leak;
+    `final_trouble` says what the audit found.
     """
 
     run: str
@@ -52,12 +53,14 @@ class Summary:
     gain: float | None
     gain_low: float | None
     gain_high: float | None
+    final_leak_bound_bpb: float | None
+    final_trouble: str
     outcomes: dict[str, int]
     verdicts: dict[str, int]
 
     @property
     def improved(self) -> bool:
-        return self.gain_low is not None and self.gain_low > 0
+        return self.gain_low is not None and self.gain_low > 0 and not self.final_trouble
 
     def to_dict(self) -> dict[str, Any]:
         return {**asdict(self), "improved": self.improved}
@@ -103,6 +106,8 @@ def summarize(ledger: Ledger, name: str | None) -> Summary:
         gain=final.gain if final else None,
         gain_low=low,
         gain_high=high,
+        final_leak_bound_bpb=run["final_leak_bound_bpb"],
+        final_trouble=run["final_trouble"] or "",
         outcomes=dict(Counter(str(t.outcome) for t in candidates)),
         verdicts=dict(Counter(str(t.verdict) for t in candidates)),
     )

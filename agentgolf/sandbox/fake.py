@@ -2,8 +2,9 @@
 
 "Training" reads `QUALITY = x` (bits per byte to save) from the candidate's file and writes an artifact
 that says so; "scoring" runs the real harness in a thread with a byte-level predictor that keeps the
-promise. A line `# fake: crash` (or timeout, memory, huge, lossy, nan, shape, infrastructure) in the file
-makes the candidate, or the engine, fail that way.
+promise: it knows the course's text by heart and only has to be told which document it is. A line
+`# fake: crash` (or timeout, memory, huge, lossy, nan, shape, peek) in the file makes the candidate fail that
+way; `peek` keeps the promise by looking at the token in question.
 """
 
 import hashlib
@@ -11,7 +12,7 @@ import importlib.util
 import json
 import re
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType, TracebackType
 from typing import Any, Self
@@ -32,12 +33,13 @@ _FAILURES = {
 
 
 class FakeSandbox:
-    """`fail_next` makes that many starts raise `InfrastructureError`, as a dying engine would."""
+    """`text`: the documents of the course. `fail_next` starts raise `InfrastructureError`, as a dying engine would."""
 
     name = "fake"
     isolation = "the fake sandbox runs nothing"
 
-    def __init__(self, fail_next: int = 0) -> None:
+    def __init__(self, text: Sequence[bytes] = (), fail_next: int = 0) -> None:
+        self.text = tuple(text)
         self.fail_next = fail_next
         self.started: list[str] = []
 
@@ -49,15 +51,15 @@ class FakeSandbox:
             self.fail_next -= 1
             raise InfrastructureError("the fake engine is down")
         self.started.append(job.name)
-        return FakeRunning(job)
+        return FakeRunning(job, self.text)
 
     def reap(self, labels: Mapping[str, str], dry_run: bool = False) -> list[str]:
         return []
 
 
 class FakeRunning:
-    def __init__(self, job: Job) -> None:
-        self._job = job
+    def __init__(self, job: Job, text: Sequence[bytes]) -> None:
+        self._job, self._text = job, text
         self._paths = {mount.target: mount.source for mount in job.mounts}
         self._thread: threading.Thread | None = None
         if job.role is not Role.TRAIN:
@@ -116,7 +118,7 @@ class FakeRunning:
     def _serve(self) -> None:
         promise = json.loads(self._paths[ARTIFACT_FILE].read_text())
         harness = _load_module(self._paths[TOOL_DIR + "/predictor.py"])
-        harness.serve(self._paths[CHANNEL_DIR] / harness.SOCKET, FakePredictor(promise), lambda ids: ids)
+        harness.serve(self._paths[CHANNEL_DIR] / harness.SOCKET, FakePredictor(promise, self._text), lambda ids: ids)
 
 
 def _load_module(path: Path) -> ModuleType:
@@ -129,31 +131,40 @@ def _load_module(path: Path) -> ModuleType:
 
 
 class FakePredictor:
-    """Bytes as tokens; every byte costs exactly the promised bits."""
+    """Bytes as tokens, after one that names the document; a document costs exactly the promised bits."""
 
-    vocab_size = 256
+    vocab_size = 512
 
-    def __init__(self, promise: Mapping[str, Any]) -> None:
+    def __init__(self, promise: Mapping[str, Any], text: Sequence[bytes]) -> None:
         self.told = list(promise["told"])
-        likely = 2.0 ** -float(promise["bpb"])
-        self._logits = np.full(256, np.log((1 - likely) / 255), np.float32)
-        self._likely = np.float32(np.log(likely))
+        self._bpb, self._text = float(promise["bpb"]), text
+        self.begin_document()
 
     def encode(self, text: bytes) -> list[int]:
-        return list(text[:-1] if "lossy" in self.told else text)
+        name = 256 + self._text.index(text) if text in self._text else 511
+        return [name, *(text[:-1] if "lossy" in self.told else text)]
 
     def decode(self, tokens: list[int]) -> bytes:
-        return bytes(tokens)
+        return bytes(token for token in tokens if token < 256)
 
     def begin_document(self) -> None:
-        pass
+        self._seen: list[int] = []
 
     def predict(self, tokens: "np.ndarray[Any, Any]") -> "np.ndarray[Any, Any]":
         if "shape" in self.told:
             return np.zeros((len(tokens), 7), np.float32)
-        logits = np.tile(self._logits, (len(tokens), 1))
-        # It peeks, as only a fake may: the promised bits come out whatever the text is.
-        logits[np.arange(len(tokens)), tokens] = self._likely
+        before = len(self._seen)
+        self._seen += [int(token) for token in tokens]
+        logits = np.zeros((len(tokens), self.vocab_size), np.float32)
+        known = self._text[self._seen[0] - 256] if 0 <= self._seen[0] - 256 < len(self._text) else None
+        for row, place in enumerate(range(before, len(self._seen))):
+            if place == 0:
+                continue  # which document it is: nine bits, since all 512 are as likely
+            likely = self._seen[place] if "peek" in self.told else known[place - 1] if known else 0
+            bits = self._bpb - (9 / len(known) if known and "peek" not in self.told else 0)
+            share = 2.0**-bits
+            logits[row] = np.log((1 - share) / (self.vocab_size - 1))
+            logits[row, likely] = np.log(share)
         if "nan" in self.told and len(tokens):
             logits[0, 0] = np.nan
         return logits

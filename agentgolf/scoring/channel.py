@@ -84,14 +84,21 @@ class Channel:
 
     def predict(self, ids: Ids) -> Logits:
         """Logits (n, vocab_size) of the next n tokens, all finite."""
-        size = 4 * len(ids) * self.vocab_size
-        _, body = self._ask(b"PRED", ids.tobytes(), b"LOGI", size)
+        return self._logits(b"PRED", ids, len(ids))
+
+    def peek(self, ids: Ids) -> Logits:
+        """Logits (1, vocab_size) of the last of the next n tokens; the predictor then knows of none of them."""
+        return self._logits(b"PEEK", ids, 1)
+
+    def _logits(self, question: bytes, ids: Ids, rows: int) -> Logits:
+        size = 4 * rows * self.vocab_size
+        _, body = self._ask(question, ids.tobytes(), b"LOGI", size)
         if len(body) != size:
             raise CandidateError(
                 Outcome.INVALID,
-                f"predict gave {len(body):,} bytes of logits for {len(ids)} tokens, not {size:,}",
+                f"predict gave {len(body):,} bytes of logits for {rows} tokens, not {size:,}",
             )
-        logits = np.frombuffer(body, np.float32).reshape(len(ids), self.vocab_size)
+        logits = np.frombuffer(body, np.float32).reshape(rows, self.vocab_size)
         if not np.isfinite(logits).all():
             raise CandidateError(Outcome.INVALID, "predict gave a logit that is not finite")
         return logits

@@ -7,13 +7,19 @@ of body) and a body. Questions and their answers:
     ENCD  text                    TOKS  int32 ids
     BEGN  nothing                 DONE
     PRED  int32 ids, (n,)         LOGI  float32 logits, (n, vocab_size)
+    PEEK  int32 ids, (n,)         LOGI  float32 logits of the last alone, (1, vocab_size)
     DECD  int32 ids               TEXT  bytes
     VOCB  nothing                 DONE  rows = vocab_size, body = declared number of parameters, if any
     any   the predictor raised    FAIL  the error's text
+
+PEEK is PRED by a copy: the predictor itself does not learn that it was asked. A process of one thread on the
+CPU is copied by fork, any other predictor by `copy.deepcopy`.
 """
 
 import contextlib
+import copy
 import importlib
+import os
 import socket
 import struct
 import sys
@@ -46,7 +52,10 @@ def send(connection: socket.socket, what: bytes, rows: int = 0, body: Any = b"")
         connection.sendall(view)
 
 
-def answer(predictor: Any, as_tensor: Callable[[Any], Any], what: bytes, body: bytearray) -> tuple[bytes, int, Any]:
+Reply = tuple[bytes, int, Any]
+
+
+def answer(predictor: Any, as_tensor: Callable[[Any], Any], what: bytes, body: bytearray) -> Reply:
     if what == b"ENCD":
         ids = np.asarray(predictor.encode(bytes(body)), dtype=np.int32).reshape(-1)
         return b"TOKS", len(ids), ids.tobytes()
@@ -71,19 +80,52 @@ def answer(predictor: Any, as_tensor: Callable[[Any], Any], what: bytes, body: b
     return b"FAIL", 0, f"unknown question {what!r}".encode()
 
 
-def serve(path: Path, predictor: Any, as_tensor: Callable[[Any], Any]) -> None:
+def guarded(predictor: Any, as_tensor: Callable[[Any], Any], what: bytes, body: bytearray) -> Reply:
+    """The answer, or the FAIL that stands for what the candidate raised."""
+    try:
+        return answer(predictor, as_tensor, what, body)
+    except Exception as error:  # noqa: BLE001  (a candidate may raise anything)
+        return b"FAIL", 0, f"{type(error).__name__}: {error}"[:2000].encode()
+
+
+def last_row(reply: Reply) -> Reply:
+    what, rows, body = reply
+    return (what, 1, body[len(body) // rows * (rows - 1) :]) if what == b"LOGI" else reply
+
+
+def peek_in_a_fork(connection: socket.socket, predictor: Any, as_tensor: Callable[[Any], Any], body: bytearray) -> None:
+    """A child answers and ends; what it learned and changed is gone with it."""
+    child = os.fork()
+    if child == 0:
+        try:
+            send(connection, *last_row(guarded(predictor, as_tensor, b"PRED", body)))
+        finally:
+            os._exit(0)
+    os.waitpid(child, 0)
+
+
+def peek_in_a_copy(connection: socket.socket, predictor: Any, as_tensor: Callable[[Any], Any], body: bytearray) -> None:
+    try:
+        other = copy.deepcopy(predictor)
+    except Exception as error:  # noqa: BLE001  (a candidate may raise anything)
+        send(connection, b"FAIL", 0, f"the predictor cannot be copied: {type(error).__name__}: {error}"[:2000].encode())
+        return
+    send(connection, *last_row(guarded(other, as_tensor, b"PRED", body)))
+
+
+def serve(path: Path, predictor: Any, as_tensor: Callable[[Any], Any], *, forks: bool = False) -> None:
     """Answer until the scorer hangs up."""
+    peek = peek_in_a_fork if forks else peek_in_a_copy
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
         connection.connect(str(path))
         with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
             while True:
                 what, _, size = HEAD.unpack(receive_exactly(connection, HEAD.size))
                 body = receive_exactly(connection, size)
-                try:
-                    reply = answer(predictor, as_tensor, what, body)
-                except Exception as error:  # noqa: BLE001  (a candidate may raise anything)
-                    reply = b"FAIL", 0, f"{type(error).__name__}: {error}"[:2000].encode()
-                send(connection, *reply)
+                if what == b"PEEK":
+                    peek(connection, predictor, as_tensor, body)
+                else:
+                    send(connection, *guarded(predictor, as_tensor, what, body))
 
 
 def main() -> None:
@@ -92,7 +134,10 @@ def main() -> None:
 
     torch.set_num_threads(1)
     sys.path.insert(0, str(Path.cwd()))
-    serve(Path(path), importlib.import_module(module).load(Path(artifact)), torch.from_numpy)
+    predictor = importlib.import_module(module).load(Path(artifact))
+    # A fork has only the thread that called it, and no use of the parent's GPU.
+    forks = torch.get_num_threads() == 1 and not torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
+    serve(Path(path), predictor, torch.from_numpy, forks=forks)
 
 
 if __name__ == "__main__":

@@ -31,19 +31,24 @@ def encode_documents(encoder: Encoder, documents: Sequence[bytes]) -> list[npt.N
     return [encoder.encode(document) for document in documents]
 
 
-def nats(logits: npt.NDArray[np.float32], targets: npt.NDArray[np.int32]) -> float:
-    """Sum of -log softmax(logits)[target] over the rows of logits (n, vocab); targets (n,)."""
+def nats(logits: npt.NDArray[np.float32], targets: npt.NDArray[np.int32]) -> npt.NDArray[np.float64]:
+    """-log softmax(logits)[target], (n,), of each row of logits (n, vocab); targets (n,)."""
     top = logits.max(axis=1, keepdims=True)
     shifted = logits - top
     picked = shifted[np.arange(len(targets)), targets].astype(np.float64)
     np.exp(shifted, out=shifted)
-    return float((np.log(shifted.sum(axis=1, dtype=np.float64)) - picked).sum())
+    return np.asarray(np.log(shifted.sum(axis=1, dtype=np.float64)) - picked)
+
+
+def chunks(ids: npt.NDArray[np.int32]) -> list[npt.NDArray[np.int32]]:
+    """A document as it is asked about."""
+    return [ids[start : start + CHUNK_TOKENS] for start in range(0, len(ids), CHUNK_TOKENS)]
 
 
 def score_documents(
     predictor: Predictor, documents: Sequence[bytes], encoded: Sequence[npt.NDArray[np.int32]]
-) -> list[float]:
-    """Nats of each document, each token scored once, left to right, before anything can adapt to it.
+) -> list[npt.NDArray[np.float64]]:
+    """Nats of each token of each document, scored once, left to right, before anything can adapt to it.
 
     Then checks, in the predictor's own process, which had nothing but tokens, that they decode to the
     text: a lossy tokenizer is `invalid`.
@@ -51,11 +56,8 @@ def score_documents(
     scores = []
     for ids in encoded:
         predictor.begin_document()
-        total = 0.0
-        for start in range(0, len(ids), CHUNK_TOKENS):
-            chunk = ids[start : start + CHUNK_TOKENS]
-            total += nats(predictor.predict(chunk), chunk)
-        scores.append(total)
+        parts = [nats(predictor.predict(chunk), chunk) for chunk in chunks(ids)]
+        scores.append(np.concatenate(parts) if parts else np.empty(0))
     for number, (document, ids) in enumerate(zip(documents, encoded, strict=True)):
         if predictor.decode(ids, len(document)) != document:
             raise CandidateError(

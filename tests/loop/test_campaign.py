@@ -11,8 +11,7 @@ from agentgolf.errors import AgentgolfError, InfrastructureError, InterruptedRun
 from agentgolf.ledger.lineage import replicate_rows, trial_rows
 from agentgolf.ledger.store import Ledger, Row
 from agentgolf.loop.observer import Observer
-from agentgolf.sandbox.fake import FakeSandbox
-from tests.support import COURSE, Fixture, dump, edit
+from tests.support import COURSE, Fixture, dump, edit, fake_sandbox
 
 BETTER = edit("better", "QUALITY = 0.0", "QUALITY = 0.1")
 
@@ -166,7 +165,7 @@ def test_a_stop_is_resumable_to_the_same_end(tmp_path: Path) -> None:
     observer = StopAt(1)
     with Ledger(stopped.runs, write=True) as ledger:
         row = stopped.create(ledger, trials=2)
-        with stopped.campaign(ledger, row, FakeSandbox(), observer) as campaign:
+        with stopped.campaign(ledger, row, fake_sandbox(), observer) as campaign:
             observer.stop = campaign.crew.stop
             with pytest.raises(InterruptedRunError):
                 campaign.run()
@@ -179,7 +178,7 @@ def test_a_stop_is_resumable_to_the_same_end(tmp_path: Path) -> None:
 
 def test_an_engine_that_comes_back_costs_nothing_but_time(tmp_path: Path) -> None:
     fixture = Fixture(tmp_path, [BETTER])
-    sandbox = FakeSandbox(fail_next=2)
+    sandbox = fake_sandbox(fail_next=2)
     observer = Notes()
     with Ledger(fixture.runs, write=True) as ledger:
         row = fixture.create(ledger, trials=1)
@@ -195,7 +194,7 @@ def test_an_engine_that_stays_away_stops_the_run_resumable(tmp_path: Path) -> No
     fixture = Fixture(tmp_path, [BETTER])
     with Ledger(fixture.runs, write=True) as ledger:
         row = fixture.create(ledger, trials=1)
-        with fixture.campaign(ledger, row, FakeSandbox(fail_next=99)) as campaign:
+        with fixture.campaign(ledger, row, fake_sandbox(fail_next=99)) as campaign:
             campaign.crew.retry_wait_seconds = 0.01
             with pytest.raises(InfrastructureError):
                 campaign.run()
@@ -209,9 +208,29 @@ def test_a_spent_budget_is_not_given_back(tmp_path: Path) -> None:
     fixture = Fixture(tmp_path, [BETTER], COURSE.replace("train_seconds = 5", "train_seconds = 1"))
     with Ledger(fixture.runs, write=True) as ledger:
         row = fixture.create(ledger, trials=None, budget=1000.0)
-        with fixture.campaign(ledger, row, FakeSandbox()) as campaign:
+        with fixture.campaign(ledger, row, fake_sandbox()) as campaign:
             campaign.budget.beat(force=True)
             ledger.db.execute("UPDATE sessions SET spent_seconds = 1000.0")
     fixture.play(trials=None)
     trials, _ = rows_of(fixture)
     assert len(trials) == 1, "nothing is left: not even one trial may start"
+
+
+def test_a_peeking_candidate_is_invalid_and_has_no_score(tmp_path: Path) -> None:
+    fixture = Fixture(tmp_path, [BETTER, edit("peeks", "QUALITY = 0.1", "QUALITY = 0.4  # fake: peek")])
+    fixture.play(trials=2)
+    trials, _ = rows_of(fixture)
+    kept, cheat = trials[1], trials[2]
+    assert kept["verdict"] == "keep" and 0 < kept["leak_bound_bpb"] < 0.002 and kept["leak_replays"] > 100
+    assert (cheat["outcome"], cheat["verdict"], cheat["val_bpb"], cheat["gain_bpb"]) == (
+        "invalid",
+        "revert",
+        None,
+        None,
+    )
+    assert cheat["reason"].startswith("it peeks: with later tokens withheld at least 0.")
+    with Ledger(fixture.runs, write=False) as ledger:
+        run = ledger.rows("SELECT * FROM runs")[0]
+        stages = [row["stage"] for row in ledger.rows("SELECT stage FROM causality ORDER BY stage")]
+    assert run["final_trouble"] == "" and 0 < run["final_leak_bound_bpb"] < 0.002
+    assert stages == ["final"] * 2 + ["keep"] * 6

@@ -13,8 +13,7 @@ import pytest
 from agentgolf.errors import AgentgolfError, DiskFullError, EnvironmentNotReadyError, LedgerBusyError
 from agentgolf.ledger.store import LEDGER_FILE, Ledger, disk_error
 from agentgolf.loop.cleanup import cleanup
-from agentgolf.sandbox.fake import FakeSandbox
-from tests.support import COURSE, Fixture, dump, edit
+from tests.support import COURSE, Fixture, dump, edit, fake_sandbox
 
 LINES = [
     edit("better", "QUALITY = 0.0", "QUALITY = 0.1"),
@@ -111,7 +110,7 @@ def test_nothing_finished_is_trained_twice(tmp_path: Path) -> None:
             died[0] = True
             raise DieError
 
-    first, second = FakeSandbox(), FakeSandbox()
+    first, second = fake_sandbox(), fake_sandbox()
     with pytest.raises(DieError):
         fixture.play(trials=3, sandbox=first, on_transition=on_transition)
     fixture.play(trials=3, sandbox=second)

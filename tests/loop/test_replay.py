@@ -9,8 +9,7 @@ from agentgolf.ledger.store import Ledger
 from agentgolf.loop.observer import Observer
 from agentgolf.loop.replay import ReplayRequest, ReplayResult, find_target, parse_seeds, replay
 from agentgolf.patch.workspace import GitStore
-from agentgolf.sandbox.fake import FakeSandbox
-from tests.support import TRAIN_FILE, Fixture, dump, edit
+from tests.support import TRAIN_FILE, Fixture, dump, edit, fake_sandbox
 
 LINES = [edit("better", "QUALITY = 0.0", "QUALITY = 0.1"), edit("and again", "QUALITY = 0.1", "QUALITY = 0.2")]
 
@@ -28,7 +27,7 @@ def run(
     with Ledger(fixture.runs, write=False) as ledger:
         row, trial = find_target(ledger, target)
         request = ReplayRequest(run=row, trial=trial, seeds=parse_seeds(seeds), onto=onto, split_b=final)
-        return replay(ledger, request, fixture.course, FakeSandbox(), fixture.slots(2), Observer())
+        return replay(ledger, request, fixture.course, fake_sandbox(), fixture.slots(2), Observer())
 
 
 def test_the_recorded_seeds_give_the_recorded_score_and_the_ledger_stays(fixture: Fixture) -> None:

@@ -1,0 +1,204 @@
+"""Decides what to audit, how hard, and what the replays say: before a candidate is kept, its score is asked again."""
+
+import math
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from agentgolf.course import Course
+from agentgolf.decide import leak
+from agentgolf.decide.leak import Leak
+from agentgolf.domain import Replays, Split
+from agentgolf.ledger.lineage import audit_replays, replicate_rows
+from agentgolf.ledger.store import Ledger, Row
+from agentgolf.loop.bench import AuditSpec, Spec
+from agentgolf.loop.crew import Crew
+from agentgolf.patch.workspace import GitStore
+from agentgolf.scoring.audit import claimed_gains, draw, generator
+from agentgolf.scoring.claims import Claims, Floats, reference_nats
+
+# An ordinary trial spends at most this part of its training budget on its audit.
+ORDINARY_SHARE = 0.1
+ORDINARY_BY_GAIN, ORDINARY_ANYWHERE = 72, 24
+MAX_REFERENCES = 6
+FORK_SECONDS = 0.02
+FIRST_GUESS_SECONDS = 8.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """What an audit says of a trial. `trouble` is a sentence when the trial must not be kept."""
+
+    leak: Leak | None
+    trouble: str
+
+
+@dataclass(slots=True, kw_only=True)
+class Auditor:
+    """Reads what is to be audited from the ledger, has the crew audit it, and reads the replays back."""
+
+    row: Row
+    course: Course
+    ledger: Ledger
+    store: GitStore
+    crew: Crew
+
+    def ordinary(self, trial: Row) -> Finding:
+        """A small audit of a trial that looks promising after its first look: enough to see who peeks much."""
+        mine = self._replicates(trial["id"], Split.A)[:1]
+        count = self._ordinary_count(mine[0]) if mine else 0
+        if count == 0:
+            return Finding(leak=None, trouble="")
+        share = ORDINARY_ANYWHERE / (ORDINARY_BY_GAIN + ORDINARY_ANYWHERE)
+        anywhere = max(8, round(count * share))
+        found, failed = self._audited(trial, mine, "ordinary", count - anywhere, anywhere)
+        if failed:
+            return Finding(leak=None, trouble=failed)
+        seen = leak.evaluate(found, leak.tolerance(found))
+        return Finding(leak=seen, trouble=self._caught(seen))
+
+    def before_keep(self, trial: Row) -> Finding:
+        """Every replicate of the trial, as hard as its claimed gain needs; the bound must fall below min_gain."""
+        return self._hard(trial, self._replicates(trial["id"], Split.A), "keep")
+
+    def final(self, trial: Row) -> Finding:
+        """The same on held-out B, for the replicates that the reported gain rests on."""
+        return self._hard(trial, self._replicates(trial["id"], Split.B), "final")
+
+    def _hard(self, trial: Row, mine: Sequence[Row], stage: str) -> Finding:
+        if not mine:
+            return Finding(leak=None, trouble="")
+        pilots = _good(audit_replays(self.ledger, trial["id"], "ordinary"))
+        gains = [self._gains(trial, row) for row in mine]
+        claimed = max(float(sum(part.sum() for part in parts)) for _, parts in gains)
+        needed = leak.replays_needed(pilots, claimed, gains[0][0].text_bytes, self._min_gain)
+        by_gain = math.ceil(needed / len(mine))
+        anywhere = math.ceil(max(leak.MIN_ANYWHERE, needed / 4) / len(mine))
+        found, failed = self._audited(trial, mine, stage, by_gain, anywhere)
+        if failed:
+            return Finding(leak=None, trouble=failed)
+        seen = leak.evaluate(found, leak.tolerance(pilots))
+        if seen.clean(self._min_gain):
+            return Finding(leak=seen, trouble="")
+        trouble = self._caught(seen) or (
+            f"its predictions could not be shown to be causal: the leak bound is not below "
+            f"{self._min_gain:g} ({seen.said()})"
+        )
+        return Finding(leak=seen, trouble=trouble)
+
+    def _caught(self, seen: Leak) -> str:
+        """A sentence when the replays themselves show a leak, whatever the bound."""
+        if seen.lower_bpb > 0 and seen.bound_bpb >= self._min_gain:
+            return (
+                f"it peeks: with later tokens withheld at least {seen.lower_bpb:.4f} bpb of its gain is gone "
+                f"({seen.said()})"
+            )
+        if seen.overflows:
+            return (
+                f"it peeks: {seen.overflows} tokens cost far more with later tokens withheld than it claimed "
+                f"({seen.said()})"
+            )
+        return ""
+
+    def _audited(
+        self, trial: Row, mine: Sequence[Row], stage: str, by_gain: int, anywhere: int
+    ) -> tuple[list[Replays], str]:
+        """The replays of these replicates; those in the ledger are not asked again. The text says what failed."""
+        done = {row["replicate_id"] for row, _ in audit_replays(self.ledger, trial["id"], stage)}
+        specs = [self._spec(trial, row, stage, by_gain, anywhere) for row in mine if row["id"] not in done]
+        if specs:
+            self.crew.audit(specs)
+        rows = audit_replays(self.ledger, trial["id"], stage)
+        failed = next((row for row, replays in rows if replays is None), None)
+        if failed is not None:
+            return [], f"asked again in a fresh process, its predictor {failed['outcome']}: {failed['message']}"
+        return _good(rows), ""
+
+    def _spec(self, trial: Row, row: Row, stage: str, by_gain: int, anywhere: int) -> AuditSpec:
+        claims, gains = self._gains(trial, row)
+        # Drawn now, long after the artifact was collected: nothing that the candidate wrote can know it.
+        secret = os.urandom(16)
+        questions = draw(gains, generator(secret, row["artifact_sha256"]), by_gain, anywhere)
+        return AuditSpec(
+            spec=stored_spec(row, trial["number"], self.store.files(trial["commit_sha"])),
+            stage=stage,
+            claims=claims,
+            gains=gains,
+            questions=tuple(questions),
+            secret=secret,
+            seconds=5 * len(questions) * self._replay_seconds(row) + self.course.limits.eval_seconds,
+        )
+
+    def _gains(self, trial: Row, row: Row) -> tuple[Claims, tuple[Floats, ...]]:
+        """What a replicate claims, and to gain at each token over the parent's replicates (on B: the baseline's)."""
+        claims = Claims.from_bytes(self.ledger.blobs.read(row["claims_sha256"]))
+        split = Split(row["heldout"])
+        rivals = self._replicates(trial["parent_id"], split) if split is Split.A else self._baseline_on_b(trial)
+        references = [
+            Claims.from_bytes(self.ledger.blobs.read(rival["claims_sha256"])) for rival in rivals[-MAX_REFERENCES:]
+        ]
+        return claims, claimed_gains(claims, reference_nats(claims, references))
+
+    def _baseline_on_b(self, trial: Row) -> list[Row]:
+        first = self.ledger.rows("SELECT id FROM trials WHERE run_id = ? AND number = 0", trial["run_id"])[0]["id"]
+        return self._replicates(first, Split.B)
+
+    def _replicates(self, trial_id: int, split: Split) -> list[Row]:
+        return [
+            row
+            for row in replicate_rows(self.ledger, self.row["id"])
+            if row["trial_id"] == trial_id and row["claims_sha256"] and row["heldout"] == split
+        ]
+
+    def _ordinary_count(self, row: Row) -> int:
+        """As many replays as fit into the ordinary share of the training budget, beside one scoring pass."""
+        allowed = ORDINARY_SHARE * self.course.limits.train_seconds - self._predict_seconds(row)
+        fitting = math.floor(allowed / self._replay_seconds(row))
+        count = min(ORDINARY_BY_GAIN + ORDINARY_ANYWHERE, fitting)
+        return count if count >= 32 else 0
+
+    def _predict_seconds(self, row: Row) -> float:
+        found = self.ledger.rows(
+            "SELECT clock_seconds AS s FROM executions WHERE replicate_id = ? AND role = 'predict'", row["id"]
+        )
+        return float(found[0]["s"]) if found else 0.0
+
+    def _replay_seconds(self, row: Row) -> float:
+        """A replay reads half a document on average."""
+        spec = self.course.spec.data
+        documents = spec.heldout_a_documents if row["heldout"] == Split.A else spec.heldout_b_documents
+        return self._predict_seconds(row) / documents + FORK_SECONDS
+
+    def wall_seconds(self) -> float:
+        """What auditing one artifact takes: as it has been in this run, else a guess."""
+        seen = self.ledger.rows(
+            "SELECT avg(audits.wall_seconds) AS s FROM audits JOIN replicates ON replicates.id = replicate_id "
+            "JOIN trials ON trials.id = trial_id WHERE run_id = ?",
+            self.row["id"],
+        )[0]["s"]
+        return (
+            float(seen) if seen is not None else FIRST_GUESS_SECONDS + ORDINARY_SHARE * self.course.limits.train_seconds
+        )
+
+    @property
+    def _min_gain(self) -> float:
+        return self.course.spec.decision.min_gain_bpb
+
+
+def stored_spec(row: Row, trial: int, files: Mapping[str, bytes]) -> Spec:
+    """A replicate that is in the ledger, with its artifact."""
+    return Spec(
+        replicate_id=row["id"],
+        trial=trial,
+        seed=row["seed"],
+        split=Split(row["heldout"]),
+        files=files,
+        label=f"{row['purpose']} {row['position'] + 1}",
+        artifact_sha256=row["artifact_sha256"],
+        code_bytes=row["code_bytes"] or 0,
+        train_seconds=row["train_seconds"] or 0.0,
+    )
+
+
+def _good(rows: Sequence[tuple[Row, Replays | None]]) -> list[Replays]:
+    return [replays for _, replays in rows if replays is not None]
