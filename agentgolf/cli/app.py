@@ -53,7 +53,7 @@ def main() -> None:
         print("agentgolf: interrupted", file=sys.stderr)
         sys.exit(130)
     except OSError as error:
-        from agentgolf.ledger.store import disk_error
+        from agentgolf.ledger.failures import disk_error
 
         known = disk_error(error)
         if known is None:

@@ -27,6 +27,7 @@ def register(app: typer.Typer) -> None:
     app.command()(run)
     app.command()(resume)
     app.command()(replay)
+    app.command()(audit)
 
 
 def run(
@@ -137,6 +138,51 @@ def replay(
     else:
         print_replay(result)
     if not result.holds:
+        raise typer.Exit(1)
+
+
+def audit(
+    trial: Annotated[
+        str, typer.Argument(help="A trial: 7 (of the newest run), or RUN:7; or a run, for its incumbent.")
+    ],
+    replays: Annotated[
+        int | None,
+        typer.Option("--replays", min=1, help="Tokens to ask again.  [default: as many as the gain needs]"),
+    ] = None,
+    lockstep: Annotated[bool, typer.Option("--lockstep", help="Ask every token again, one at a time.")] = False,
+    final: Annotated[bool, typer.Option("--final", help="The artifacts scored on held-out B instead of A.")] = False,
+    sandbox: SandboxOption = None,
+    jobs: Jobs = None,
+    runs: Runs = None,
+    json_: Json = False,
+) -> None:
+    """Ask a trial's recorded artifacts again in fresh sandboxes, and say how much of its gain could be faked."""
+    from agentgolf.cli.view import make_observer
+    from agentgolf.config import load_settings
+    from agentgolf.domain import Split
+    from agentgolf.ledger.store import Ledger
+    from agentgolf.loop import inquiry, session
+    from agentgolf.loop.replay import find_target
+    from agentgolf.report.tables import print_audit
+
+    settings = load_settings(runs=runs, sandbox=sandbox)
+    with Ledger(settings.runs, write=False) as ledger:
+        row, trial_row = find_target(ledger, trial)
+        course = session.reopen_course(row)
+        slots = session.slots_for(course, jobs)
+        with (
+            session.open_sandbox(settings.sandbox, course) as box,
+            make_observer(None, sys.stderr) as observer,
+        ):
+            request = inquiry.AuditRequest(
+                run=row, trial=trial_row, replays=replays, lockstep=lockstep, split=Split.B if final else Split.A
+            )
+            result = inquiry.audit(ledger, request, course, box, slots, observer)
+    if json_:
+        print(json.dumps(result.to_dict(), indent=2))
+    else:
+        print_audit(result, course.spec.decision.min_gain_bpb)
+    if not result.clean:
         raise typer.Exit(1)
 
 

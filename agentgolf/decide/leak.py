@@ -10,6 +10,7 @@ from scipy import optimize
 
 from agentgolf.domain import Replay, Replays
 
+NATS_PER_BIT = math.log(2)
 LEVEL = 0.01
 # The share of the level that goes to differences below the tolerance.
 SMALL_LEVEL = 0.001
@@ -66,7 +67,7 @@ def evaluate(parts: Sequence[Replays], tolerance_nats: float = MIN_TOLERANCE_NAT
     faked = _faked_share(by_gain, tolerance_nats)
     large_nats = most * upper_mean(faked, LEVEL - SMALL_LEVEL)
     small_nats = tokens * _small_upper(_differences(anywhere), tolerance_nats)
-    per_bpb = math.log(2) * text_bytes
+    per_bpb = NATS_PER_BIT * text_bytes
     differences = _differences(anywhere)
     return Leak(
         replays=sum(item.times for part in parts for item in part.items),
@@ -88,7 +89,7 @@ def replays_needed(parts: Sequence[Replays], claimed_nats: float, text_bytes: in
     """How many replays by claimed gain bring the bound of a candidate like the pilot's below 0.8 x min_gain."""
     faked = _faked_share(_spread(parts, by_gain=True), tolerance(parts))
     mean = float(faked.mean()) if len(faked) else 0.0
-    allowed = 0.8 * min_gain_bpb * math.log(2) * text_bytes / max(claimed_nats, 1e-9)
+    allowed = 0.8 * min_gain_bpb * NATS_PER_BIT * text_bytes / max(claimed_nats, 1e-9)
     count = MIN_BY_GAIN
     while count < MAX_BY_GAIN and _kl_upper(mean, count, LEVEL - SMALL_LEVEL) > allowed:
         count = math.ceil(count * 1.1)

@@ -8,7 +8,6 @@ One process holds the lock and writes; any number read.
 
 import contextlib
 import datetime
-import errno
 import fcntl
 import functools
 import json
@@ -21,9 +20,10 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from agentgolf.domain import Artifact, Execution, Outcome, Proposal, Replays, Role, Score, Split, Verdict
-from agentgolf.errors import DiskFullError, LedgerBusyError, LedgerError
+from agentgolf.errors import LedgerBusyError, LedgerError
 from agentgolf.ledger.blobs import Blobs
-from agentgolf.ledger.schema import check_version, migrate
+from agentgolf.ledger.failures import ledger_errors
+from agentgolf.ledger.schema import MIGRATIONS, check_version, migrate
 
 LEDGER_FILE = "ledger.sqlite"
 BUSY_SECONDS = 10.0
@@ -35,38 +35,6 @@ Row = dict[str, Any]
 
 def now() -> str:
     return datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds")
-
-
-@contextlib.contextmanager
-def ledger_errors(path: Path) -> Iterator[None]:
-    """Turn what SQLite and the disk raise into one sentence."""
-    try:
-        yield
-    except sqlite3.OperationalError as error:
-        text = str(error)
-        if "locked" in text or "busy" in text:
-            raise LedgerBusyError(f"another program holds {path} locked; close it, then: agentgolf resume") from error
-        if "full" in text or "disk I/O" in text:
-            raise DiskFullError(
-                f"the disk of {path.parent} is full; free some space, then: agentgolf resume"
-            ) from error
-        raise LedgerError(f"the ledger {path} cannot be used: {text}") from error
-    except sqlite3.DatabaseError as error:
-        raise LedgerError(f"the ledger {path} cannot be used: {error}") from error
-    except OSError as error:
-        if known := disk_error(error):
-            raise known from error
-        if isinstance(error, PermissionError):
-            raise LedgerError(f"{path.parent} cannot be written: {error.strerror}") from error
-        raise
-
-
-def disk_error(error: OSError) -> DiskFullError | None:
-    """The sentence for a full disk; None for any other trouble."""
-    if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-        return None
-    where = f" ({error.filename})" if error.filename else ""
-    return DiskFullError(f"the disk is full{where}; free some space, then: agentgolf resume")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,11 +59,16 @@ class Decision:
 class Ledger:
     """The store in `folder`. With `write`, takes the lock or raises `LedgerBusyError`.
 
+    `lock=False` writes beside the process that holds the lock: only for adding rows of a kind of their own,
+    such as readings of held-out B. An older ledger is brought up to date, whoever opens it first.
+
     `on_transition` is called with the name of each transition, before its commit ("before proposed") and
     after it ("proposed"); views follow a run by it.
     """
 
-    def __init__(self, folder: Path, *, write: bool, on_transition: Callable[[str], None] | None = None) -> None:
+    def __init__(
+        self, folder: Path, *, write: bool, lock: bool = True, on_transition: Callable[[str], None] | None = None
+    ) -> None:
         self.folder, self.path = folder, folder / LEDGER_FILE
         self.blobs = Blobs(folder.absolute() / "blobs")
         self._notify = on_transition or (lambda _: None)
@@ -103,7 +76,7 @@ class Ledger:
         if not write and not self.path.exists():
             raise LedgerError(f"there is no ledger at {self.path}; start a run first: agentgolf run")
         with ledger_errors(self.path):
-            if write:
+            if write and lock:
                 folder.mkdir(parents=True, exist_ok=True)
                 self._lock = _take_lock(folder / "ledger.lock")
             uri = f"file:{self.path}" if write else f"file:{self.path}?mode=ro"
@@ -116,8 +89,8 @@ class Ledger:
                     connection.execute("PRAGMA journal_mode = WAL")
                     connection.execute("PRAGMA synchronous = FULL")
                     migrate(connection)
-                else:
-                    check_version(connection)
+                elif check_version(connection) < len(MIGRATIONS):
+                    Ledger(folder, write=True).close()
             except BaseException:
                 self.close()
                 raise
@@ -332,6 +305,10 @@ class Ledger:
                     "audited_at": now(),
                 }
             )
+
+    def replayed_b(self, trial_id: int, seed: int) -> None:
+        """Held-out B has been read by a replay."""
+        self._insert("replayed", "replayed_b", {"trial_id": trial_id, "seed": seed, "read_at": now()})
 
     # -- how
 

@@ -9,7 +9,7 @@ from agentgolf.course import Course
 from agentgolf.decide import leak
 from agentgolf.decide.leak import Leak
 from agentgolf.domain import Replays, Split
-from agentgolf.ledger.lineage import audit_replays, replicate_rows
+from agentgolf.ledger.lineage import audit_replays
 from agentgolf.ledger.store import Ledger, Row
 from agentgolf.loop.bench import AuditSpec, Spec
 from agentgolf.loop.crew import Crew
@@ -45,7 +45,7 @@ class Auditor:
 
     def ordinary(self, trial: Row) -> Finding:
         """A small audit of a trial that looks promising after its first look: enough to see who peeks much."""
-        mine = self._replicates(trial["id"], Split.A)[:1]
+        mine = with_claims(self.ledger, trial["id"], Split.A)[:1]
         count = self._ordinary_count(mine[0]) if mine else 0
         if count == 0:
             return Finding(leak=None, trouble="")
@@ -59,17 +59,17 @@ class Auditor:
 
     def before_keep(self, trial: Row) -> Finding:
         """Every replicate of the trial, as hard as its claimed gain needs; the bound must fall below min_gain."""
-        return self._hard(trial, self._replicates(trial["id"], Split.A), "keep")
+        return self._hard(trial, with_claims(self.ledger, trial["id"], Split.A), "keep")
 
     def final(self, trial: Row) -> Finding:
         """The same on held-out B, for the replicates that the reported gain rests on."""
-        return self._hard(trial, self._replicates(trial["id"], Split.B), "final")
+        return self._hard(trial, with_claims(self.ledger, trial["id"], Split.B), "final")
 
     def _hard(self, trial: Row, mine: Sequence[Row], stage: str) -> Finding:
         if not mine:
             return Finding(leak=None, trouble="")
         pilots = _good(audit_replays(self.ledger, trial["id"], "ordinary"))
-        gains = [self._gains(trial, row) for row in mine]
+        gains = [claimed(self.ledger, trial, row) for row in mine]
         claimed = max(float(sum(part.sum() for part in parts)) for _, parts in gains)
         needed = leak.replays_needed(pilots, claimed, gains[0][0].text_bytes, self._min_gain)
         by_gain = math.ceil(needed / len(mine))
@@ -115,7 +115,7 @@ class Auditor:
         return _good(rows), ""
 
     def _spec(self, trial: Row, row: Row, stage: str, by_gain: int, anywhere: int) -> AuditSpec:
-        claims, gains = self._gains(trial, row)
+        claims, gains = claimed(self.ledger, trial, row)
         # Drawn now, long after the artifact was collected: nothing that the candidate wrote can know it.
         secret = os.urandom(16)
         questions = draw(gains, generator(secret, row["artifact_sha256"]), by_gain, anywhere)
@@ -128,27 +128,6 @@ class Auditor:
             secret=secret,
             seconds=5 * len(questions) * self._replay_seconds(row) + self.course.limits.eval_seconds,
         )
-
-    def _gains(self, trial: Row, row: Row) -> tuple[Claims, tuple[Floats, ...]]:
-        """What a replicate claims, and to gain at each token over the parent's replicates (on B: the baseline's)."""
-        claims = Claims.from_bytes(self.ledger.blobs.read(row["claims_sha256"]))
-        split = Split(row["heldout"])
-        rivals = self._replicates(trial["parent_id"], split) if split is Split.A else self._baseline_on_b(trial)
-        references = [
-            Claims.from_bytes(self.ledger.blobs.read(rival["claims_sha256"])) for rival in rivals[-MAX_REFERENCES:]
-        ]
-        return claims, claimed_gains(claims, reference_nats(claims, references))
-
-    def _baseline_on_b(self, trial: Row) -> list[Row]:
-        first = self.ledger.rows("SELECT id FROM trials WHERE run_id = ? AND number = 0", trial["run_id"])[0]["id"]
-        return self._replicates(first, Split.B)
-
-    def _replicates(self, trial_id: int, split: Split) -> list[Row]:
-        return [
-            row
-            for row in replicate_rows(self.ledger, self.row["id"])
-            if row["trial_id"] == trial_id and row["claims_sha256"] and row["heldout"] == split
-        ]
 
     def _ordinary_count(self, row: Row) -> int:
         """As many replays as fit into the ordinary share of the training budget, beside one scoring pass."""
@@ -197,6 +176,27 @@ def stored_spec(row: Row, trial: int, files: Mapping[str, bytes]) -> Spec:
         artifact_sha256=row["artifact_sha256"],
         code_bytes=row["code_bytes"] or 0,
         train_seconds=row["train_seconds"] or 0.0,
+    )
+
+
+def claimed(ledger: Ledger, trial: Row, row: Row) -> tuple[Claims, tuple[Floats, ...]]:
+    """What a replicate claims, and to gain at each token over the parent's replicates (on B: the baseline's)."""
+    claims = Claims.from_bytes(ledger.blobs.read(row["claims_sha256"]))
+    split = Split(row["heldout"])
+    rival = trial["parent_id"]
+    if split is Split.B:
+        rival = ledger.rows("SELECT id FROM trials WHERE run_id = ? AND number = 0", trial["run_id"])[0]["id"]
+    rivals = with_claims(ledger, rival, split) if rival not in (None, trial["id"]) else []
+    references = [Claims.from_bytes(ledger.blobs.read(found["claims_sha256"])) for found in rivals[-MAX_REFERENCES:]]
+    return claims, claimed_gains(claims, reference_nats(claims, references))
+
+
+def with_claims(ledger: Ledger, trial_id: int, split: Split) -> list[Row]:
+    """The replicates of a trial whose every token's nats are on record."""
+    return ledger.rows(
+        "SELECT * FROM replicates WHERE trial_id = ? AND heldout = ? AND claims_sha256 IS NOT NULL ORDER BY id",
+        trial_id,
+        split,
     )
 
 

@@ -47,7 +47,7 @@ def _sandboxes(ledger: Ledger, dry_run: bool) -> Iterator[str]:
         boxes.append(docker)
     for row in ledger.rows("SELECT name FROM runs"):
         for box in boxes:
-            for name in (row["name"], f"{row['name']}-replay"):
+            for name in (row["name"], f"{row['name']}-replay", f"{row['name']}-audit"):
                 yield from box.reap({"run": name}, dry_run)
 
 

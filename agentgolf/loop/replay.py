@@ -99,7 +99,8 @@ def replay(
     rows = replicate_rows(ledger, run["id"])
     split = Split.B if request.split_b else Split.A
     recorded_seeds, recorded = _recorded(rows, trial["id"], split)
-    baseline_seeds, baseline_recorded = _recorded(rows, trial_rows(ledger, run["id"])[0]["id"], split)
+    first_id = trial_rows(ledger, run["id"])[0]["id"]
+    baseline_seeds, baseline_recorded = _recorded(rows, first_id, split)
     seeds = request.seeds or recorded_seeds
     if not seeds:
         raise UsageError(
@@ -125,6 +126,10 @@ def replay(
                     split,
                     first=len(specs),
                 )
+            if split is Split.B:
+                with Ledger(ledger.folder, write=True, lock=False) as notes:
+                    for spec in specs:
+                        notes.replayed_b(trial["id"] if spec.trial else first_id, spec.seed)
             scores = _measure(bench, specs, slots, observer)
     finally:
         store.close()

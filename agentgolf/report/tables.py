@@ -14,6 +14,7 @@ from agentgolf.duration import format_duration
 from agentgolf.report.summary import Summary
 
 if TYPE_CHECKING:
+    from agentgolf.loop.inquiry import AuditResult
     from agentgolf.loop.replay import ReplayResult
 
 VERDICT_STYLE = {"keep": "bold green", "revert": "dim", "undecided": "yellow"}
@@ -90,6 +91,10 @@ def print_summary(summary: Summary) -> None:
                 f"{summary.final_replicates} fresh seeds each",
             )
         )
+        if summary.final_trouble:
+            rows.append(("INVALID", safe(summary.final_trouble)))
+        elif summary.final_leak_bound_bpb is not None:
+            rows.append(("audit", f"at most {summary.final_leak_bound_bpb:.4f} bpb of it could be faked (99%)"))
     elif summary.incumbent:
         rows.append(
             (
@@ -113,6 +118,27 @@ def _counts(summary: Summary) -> str:
     verdicts = ", ".join(f"{count} {verdict}" for verdict, count in sorted(summary.verdicts.items()))
     outcomes = ", ".join(f"{count} {outcome}" for outcome, count in sorted(summary.outcomes.items()))
     return f"{total}: {verdicts} | {outcomes}" if total else "none yet"
+
+
+def print_audit(result: "AuditResult", min_gain_bpb: float) -> None:
+    rows = [
+        ("trial", f"{result.run}:{result.trial}, held-out {result.split}, {result.artifacts} artifacts"),
+        ("replays", f"{result.replays:,} tokens asked again with all that follows withheld"),
+        ("difference", f"{result.mean_nats:+.6f} nats a token on average, at most {result.upper_nats:.6f} (99%)"),
+    ]
+    if result.replayed_bpb is not None:
+        rows.append(("in lockstep", f"{result.replayed_bpb:.5f} bpb; claimed {result.claimed_bpb:.5f}"))
+    else:
+        rows.append(
+            (
+                "leak bound",
+                f"{result.leak_bound_bpb:.5f} bpb: more of its gain cannot be faked, at 99%"
+                + (f"; at least {result.leak_lower_bpb:.5f} is" if result.leak_lower_bpb else ""),
+            )
+        )
+    said = "no leak of a size that could be kept" if result.clean else "NOT shown to be causal"
+    rows.append(("verdict", f"{said} (min_gain {min_gain_bpb:g})"))
+    print_lines(rows)
 
 
 def print_replay(result: "ReplayResult") -> None:

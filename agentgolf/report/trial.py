@@ -46,6 +46,10 @@ def trial_details(ledger: Ledger, reference: str) -> dict[str, Any]:
                 "gain_high",
                 "p_value",
                 "counted_bytes",
+                "leak_bound_bpb",
+                "leak_mean_nats",
+                "leak_upper_nats",
+                "leak_replays",
                 "commit_sha",
                 "proposed_at",
                 "decided_at",
@@ -78,6 +82,14 @@ def print_trial(details: dict[str, Any]) -> None:
         rows.append(("val_bpb", number(details["val_bpb"])))
     if details["gain_bpb"] is not None:
         rows.append(("gain", f"{gain} over its parent, p = {details['p_value']:.2g}"))
+    if details["leak_replays"]:
+        rows.append(
+            (
+                "causality",
+                f"{details['leak_replays']:,} replays: mean difference {details['leak_mean_nats']:+.6f} nats, at most "
+                f"{details['leak_upper_nats']:.6f}; leak bound {details['leak_bound_bpb']:.5f} bpb",
+            )
+        )
     if details["counted_bytes"]:
         rows.append(("bytes", f"{details['counted_bytes']:,} (artifact + code)"))
     if details["commit_sha"]:

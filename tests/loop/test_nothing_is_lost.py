@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from agentgolf.errors import AgentgolfError, DiskFullError, EnvironmentNotReadyError, LedgerBusyError
-from agentgolf.ledger.store import LEDGER_FILE, Ledger, disk_error
+from agentgolf.ledger.failures import disk_error
+from agentgolf.ledger.store import LEDGER_FILE, Ledger
 from agentgolf.loop.cleanup import cleanup
 from tests.support import COURSE, Fixture, dump, edit, fake_sandbox
 

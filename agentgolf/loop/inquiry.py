@@ -1,0 +1,181 @@
+"""Audits a recorded trial, as hard as asked: its artifacts are on record, so nothing is trained again."""
+
+import os
+import queue
+import tempfile
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from agentgolf.course import Course
+from agentgolf.data import load_documents
+from agentgolf.decide import leak
+from agentgolf.domain import Outcome, Replays, Slot, Split
+from agentgolf.errors import CandidateError, UsageError
+from agentgolf.ledger.store import Ledger, Row
+from agentgolf.loop.auditor import claimed, stored_spec, with_claims
+from agentgolf.loop.bench import Audited, AuditSpec
+from agentgolf.loop.observer import Observer
+from agentgolf.loop.session import open_bench, run_folder
+from agentgolf.patch.workspace import GitStore
+from agentgolf.sandbox.base import Sandbox
+from agentgolf.scoring.audit import draw, every_token, generator
+
+SECONDS_A_REPLAY = 5.0
+NOTE_EVERY = 2000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuditRequest:
+    """`replays`: by claimed gain, over all artifacts; None: as many as the claimed gain needs."""
+
+    run: Row
+    trial: Row
+    replays: int | None
+    lockstep: bool
+    split: Split
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuditResult:
+    """What the replays of a trial's artifacts say. `replayed_bpb`: the score in lockstep, token by token."""
+
+    run: str
+    trial: int
+    split: Split
+    artifacts: int
+    replays: int
+    mean_nats: float
+    upper_nats: float
+    leak_bound_bpb: float | None
+    leak_lower_bpb: float | None
+    claimed_bpb: float
+    replayed_bpb: float | None
+    clean: bool
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def audit(
+    ledger: Ledger,
+    request: AuditRequest,
+    course: Course,
+    sandbox: Sandbox,
+    slots: Sequence[Slot],
+    observer: Observer,
+) -> AuditResult:
+    """Raises `UsageError` when there is nothing to ask again, `CandidateError` when the predictor fails this time."""
+    run, trial = request.run, request.trial
+    rows = with_claims(ledger, trial["id"], request.split)
+    if not rows:
+        raise UsageError(
+            f"trial {trial['number']} has no scored artifact on held-out {request.split} to ask again"
+            + ("; only the incumbent and the baseline are scored on B" if request.split is Split.B else "")
+        )
+    store = GitStore(run_folder(ledger.folder, run["name"]) / "store.git")
+    try:
+        files = store.files(trial["commit_sha"])
+    finally:
+        store.close()
+    min_gain = course.spec.decision.min_gain_bpb
+    found = [(row, *claimed(ledger, trial, row)) for row in rows]
+    most = max(sum(float(part.sum()) for part in gains) for _, _, gains in found)
+    by_gain = request.replays or leak.replays_needed([], most, found[0][1].text_bytes, min_gain)
+    each = -(-by_gain // len(rows))
+    anywhere = -(-max(leak.MIN_ANYWHERE, by_gain // 4) // len(rows))
+    asked = []
+    for row, claims, gains in found:
+        secret = os.urandom(16)
+        rng = generator(secret, row["artifact_sha256"])
+        questions = every_token(claims) if request.lockstep else draw(gains, rng, each, anywhere)
+        asked.append(
+            AuditSpec(
+                spec=stored_spec(row, trial["number"], files),
+                stage="asked",
+                claims=claims,
+                gains=gains,
+                questions=tuple(questions),
+                secret=secret,
+                seconds=SECONDS_A_REPLAY * len(questions),
+            )
+        )
+    parts = _ask(ledger, run, course, sandbox, slots, observer, asked)
+    seen = leak.evaluate(parts, leak.tolerance(parts))
+    text_bytes = sum(spec.claims.text_bytes for spec in asked)
+    nats = sum(float(part.sum()) for spec in asked for part in spec.claims.nats)
+    again = nats + sum(item.difference_nats for part in parts for item in part.items)
+    replayed_bpb = again / (leak.NATS_PER_BIT * text_bytes) if request.lockstep else None
+    claimed_bpb = nats / (leak.NATS_PER_BIT * text_bytes)
+    clean = replayed_bpb - claimed_bpb < min_gain if replayed_bpb is not None else seen.clean(min_gain)
+    return AuditResult(
+        run=run["name"],
+        trial=trial["number"],
+        split=request.split,
+        artifacts=len(rows),
+        replays=seen.replays,
+        mean_nats=seen.mean_nats,
+        upper_nats=seen.upper_nats,
+        leak_bound_bpb=None if request.lockstep else seen.bound_bpb,
+        leak_lower_bpb=None if request.lockstep else seen.lower_bpb,
+        claimed_bpb=claimed_bpb,
+        replayed_bpb=replayed_bpb,
+        clean=clean,
+    )
+
+
+def _ask(
+    ledger: Ledger,
+    run: Row,
+    course: Course,
+    sandbox: Sandbox,
+    slots: Sequence[Slot],
+    observer: Observer,
+    asked: Sequence[AuditSpec],
+) -> list[Replays]:
+    """The replays, one entry an artifact; every audit is written down, whatever it finds."""
+    free: queue.SimpleQueue[Slot] = queue.SimpleQueue()
+    for slot in slots:
+        free.put(slot)
+    with (
+        tempfile.TemporaryDirectory(prefix="agentgolf-") as scratch,
+        open_bench(Path(scratch), f"{run['name']}-audit", course, load_documents(course), sandbox, ledger) as bench,
+        ThreadPoolExecutor(len(slots)) as pool,
+    ):
+
+        def one(spec: AuditSpec) -> Audited:
+            slot = free.get()
+            try:
+                observer.stage(spec.spec.trial, f"auditing {spec.spec.label}")
+                return bench.audit(spec, slot, _progress(observer, spec))
+            finally:
+                free.put(slot)
+
+        done = list(pool.map(one, asked))
+    with Ledger(ledger.folder, write=True, lock=False) as notes:
+        for spec, audited in zip(asked, done, strict=True):
+            notes.audit(
+                spec.spec.replicate_id,
+                spec.stage,
+                audited.execution,
+                audited.replays,
+                outcome=audited.error.outcome if audited.error else Outcome.OK,
+                message=str(audited.error or ""),
+                secret=spec.secret,
+            )
+    parts = []
+    for audited in done:
+        if audited.replays is None:
+            raise audited.error or CandidateError(audited.execution.outcome, audited.execution.message)
+        parts.append(audited.replays)
+    return parts
+
+
+def _progress(observer: Observer, spec: AuditSpec) -> Callable[[int], None]:
+    def on_replay(done: int) -> None:
+        if done % NOTE_EVERY == 0:
+            observer.note(f"{spec.spec.label}: {done:,} of {len(spec.questions):,} tokens asked again")
+
+    return on_replay
