@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from agentgolf.domain import Clock
 from agentgolf.errors import CourseError
@@ -38,6 +38,42 @@ class DataSpec(_Strict):
     format: Literal["jsonl", "lines", "pythonbible"]
     heldout_a_documents: Count
     heldout_b_documents: Count
+
+
+class ShardsSpec(_Strict):
+    """Tokenized text of a course whose script scores itself, in shards of the real challenge's format.
+
+    Paths lie beside course.toml. A training sees the `train` shards and one held-out shard, under the name
+    `shown_as`. `token_bytes` is a JSON list: how many bytes of text each token id stands for. A script
+    may leave up to `tail_tokens` of the held-out shard unscored. `sha256` covers all these files.
+    """
+
+    train: Annotated[tuple[str, ...], Field(min_length=1)]
+    heldout_a: str
+    heldout_b: str
+    shown_as: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]+$")]
+    token_bytes: str
+    tail_tokens: Annotated[int, Field(ge=0)] = 4096
+    sha256: Sha256
+
+
+class ReportSpec(_Strict):
+    """Where a script that scores itself says what: regular expressions with one group; the last match counts."""
+
+    val_bpb: str
+    val_loss: str
+    artifact_bytes: str
+
+    @field_validator("val_bpb", "val_loss", "artifact_bytes")
+    @classmethod
+    def _one_group(cls, pattern: str) -> str:
+        try:
+            groups = re.compile(pattern).groups
+        except re.error as error:
+            raise ValueError(f"is no regular expression ({error})") from error
+        if groups != 1:
+            raise ValueError("must have exactly one group, around the number")
+        return pattern
 
 
 class DecisionSpec(_Strict):
@@ -84,15 +120,25 @@ class CourseSpec(_Strict):
     editable: Annotated[tuple[str, ...], Field(min_length=1)]
     counted: Annotated[tuple[str, ...], Field(min_length=1)]
     train: Annotated[tuple[str, ...], Field(min_length=1)]
-    predictor: Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
-    scorer: Literal["predictor"] = "predictor"
+    predictor: Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")] = "train_gpt"
+    scorer: Literal["predictor", "self_reported"] = "predictor"
     image: str
     playbook: str | None = None
     default_track: str
-    data: DataSpec
+    data: DataSpec | None = None
+    shards: ShardsSpec | None = None
+    report: ReportSpec | None = None
     decision: DecisionSpec = DecisionSpec()
     env: dict[str, str] = {}
     tracks: Annotated[dict[str, TrackSpec], Field(min_length=1)]
+
+    @model_validator(mode="after")
+    def _text_suits_scorer(self) -> "CourseSpec":
+        if self.scorer == "predictor" and self.data is None:
+            raise ValueError("a course whose scorer is predictor needs [data]")
+        if self.scorer == "self_reported" and (self.shards is None or self.report is None):
+            raise ValueError("a course whose scorer is self_reported needs [shards] and [report]")
+        return self
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -171,7 +217,7 @@ def load_course(folder: Path, track: str | None = None) -> Course:
                     f"{path}:{_line_of(text, (key,))}: {key} has {glob!r}, which matches no file in {repo}; "
                     "name a file that exists"
                 )
-    if spec.data.package is None and (folder / spec.data.file).resolve().is_relative_to(repo):
+    if spec.data is not None and spec.data.package is None and (folder / spec.data.file).resolve().is_relative_to(repo):
         raise CourseError(
             f"{path}:{_line_of(text, ('data', 'file'))}: the text {spec.data.file!r} lies inside the repo, where every "
             "candidate could read what is held out; move it beside the repo"

@@ -32,12 +32,16 @@ class Documents:
         return self.heldout_a if split is Split.A else self.heldout_b
 
 
+NO_DOCUMENTS = Documents(train=(), heldout_a=(), heldout_b=())
+
+
 def data_file(course: Course) -> Path:
     """Where the text lies on this machine.
 
     Raises `EnvironmentNotReadyError` when the package is missing or its version differs.
     """
     spec = course.spec.data
+    assert spec is not None, "a course whose script scores itself has shards"
     if spec.package is None:
         return course.folder / spec.file
     try:
@@ -62,6 +66,7 @@ def load_documents(course: Course) -> Documents:
     except OSError as error:
         raise CourseError(f"the course's text {path} cannot be read: {error.strerror}") from error
     spec = course.spec.data
+    assert spec is not None
     found = hashlib.sha256(raw).hexdigest()
     if found != spec.sha256:
         raise CourseError(f"{path} has SHA-256 {found}, the course expects {spec.sha256}; install the pinned text")

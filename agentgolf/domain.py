@@ -209,6 +209,33 @@ class Replays:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Exam:
+    """What a script claimed of a text drawn from Q. `beaten_nats`: by how much it claims to beat Q, at least.
+
+    `probability`: a bound on the chance that any valid predictor would have claimed as much.
+    """
+
+    tokens: int
+    claimed_nats: float
+    q_nats: float
+    beaten_nats: float
+    probability: float
+
+    @property
+    def convicted(self) -> bool:
+        return self.probability < 1e-9
+
+    def said(self) -> str:
+        claim = f"on {self.tokens:,} tokens drawn from a known model it claims {self.claimed_nats:,.0f} nats"
+        if not self.convicted:
+            return f"{claim}, the model itself pays {self.q_nats:,.0f}: nothing against it"
+        return (
+            f"{claim}, at least {self.beaten_nats:,.0f} fewer than the model that made the text; a valid predictor does "
+            f"so with probability below {max(self.probability, 1e-300):.0e}"
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TrialSummary:
     """One trial as proposers and policies see it: the immutable facts, no handles."""
 

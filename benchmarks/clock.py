@@ -23,9 +23,10 @@ from agentgolf.course import Course, load_course, repo_files
 from agentgolf.data import load_documents, write_training_data
 from agentgolf.domain import Clock, Slot, Split
 from agentgolf.ledger.blobs import Blobs
-from agentgolf.loop.bench import Bench, Spec
+from agentgolf.loop.bench import Bench
 from agentgolf.loop.home import find_course
 from agentgolf.loop.session import hidden_paths
+from agentgolf.loop.specs import Spec
 from agentgolf.sandbox.clock import SpeedMeter
 from agentgolf.sandbox.process import ProcessSandbox
 from agentgolf.sandbox.slots import usable_cores
@@ -93,7 +94,9 @@ def measure(out: Path, first: int, replicates: int, every_seconds: float) -> Non
                         trained = bench.train(spec, slot, lambda line: None)
                     if trained.artifact is None:
                         raise SystemExit(f"{kind}: {trained.error}")
-                    scored = bench.score(spec, slot, trained.artifact, trained.execution.clock_seconds)
+                    scored = bench.score(
+                        spec, slot, trained.artifact, trained.execution.clock_seconds, trained.execution.log
+                    )
                     if scored.score is None:
                         raise SystemExit(f"{kind}: {scored.error}")
                     steps = int(trained.execution.log.rsplit("step:", 1)[1].split()[0])

@@ -17,9 +17,10 @@ from agentgolf.course import Course, load_course, repo_files
 from agentgolf.data import load_documents, write_training_data
 from agentgolf.domain import Slot, Split
 from agentgolf.ledger.blobs import Blobs
-from agentgolf.loop.bench import Bench, Spec
+from agentgolf.loop.bench import Bench
 from agentgolf.loop.home import find_course, shipped
 from agentgolf.loop.session import hidden_paths
+from agentgolf.loop.specs import Spec
 from agentgolf.patch.workspace import GitStore
 from agentgolf.proposer.catalogue import load_catalogue
 from agentgolf.sandbox.clock import SpeedMeter
@@ -87,7 +88,9 @@ class Lab:
                     bytes_per_token=0,
                     said=str(trained.error),
                 )
-            scored = bench.score(spec, slot, trained.artifact, trained.execution.clock_seconds).score
+            scored = bench.score(
+                spec, slot, trained.artifact, trained.execution.clock_seconds, trained.execution.log
+            ).score
             assert scored is not None
             return Measured(
                 bpb=scored.val_bpb,

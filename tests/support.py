@@ -83,9 +83,15 @@ def fake_sandbox(fail_next: int = 0) -> FakeSandbox:
 class Fixture:
     """One ledger, one tiny course, one scripted scaffold."""
 
-    def __init__(self, folder: Path, lines: Sequence[dict[str, str]], course_toml: str = COURSE) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        lines: Sequence[dict[str, str]],
+        course_toml: str = COURSE,
+        train_file: str = TRAIN_FILE,
+    ) -> None:
         self.runs = folder / "runs"
-        self.course: Course = load_course(make_course_folder(folder / "course", course_toml))
+        self.course: Course = load_course(make_course_folder(folder / "course", course_toml, train_file))
         self.settings = Settings(
             runs=self.runs, course=str(folder / "course"), scaffold=str(make_scaffold(folder / "scaffold", lines))
         )

@@ -163,7 +163,7 @@ def audit(
     from agentgolf.ledger.store import Ledger
     from agentgolf.loop import inquiry, session
     from agentgolf.loop.replay import find_target
-    from agentgolf.report.tables import print_audit
+    from agentgolf.report.tables import print_audit, print_exam
 
     settings = load_settings(runs=runs, sandbox=sandbox)
     with Ledger(settings.runs, write=False) as ledger:
@@ -177,9 +177,15 @@ def audit(
             request = inquiry.AuditRequest(
                 run=row, trial=trial_row, replays=replays, lockstep=lockstep, split=Split.B if final else Split.A
             )
-            result = inquiry.audit(ledger, request, course, box, slots, observer)
+            result: inquiry.AuditResult | inquiry.ExamResult
+            if course.spec.shards is not None:
+                result = inquiry.examine(ledger, request, course, box, slots[0], observer)
+            else:
+                result = inquiry.audit(ledger, request, course, box, slots, observer)
     if json_:
         print(json.dumps(result.to_dict(), indent=2))
+    elif isinstance(result, inquiry.ExamResult):
+        print_exam(result)
     else:
         print_audit(result, course.spec.decision.min_gain_bpb)
     if not result.clean:

@@ -60,7 +60,9 @@ class PlainView(View):
 
     def replicate(self, row: Row) -> None:
         score = (
-            number(row["val_bpb"], 5) + " bpb" if row["val_bpb"] is not None else f"{row['outcome']}: {row['message']}"
+            number(row["val_bpb"], 5) + " bpb" + (" self-reported" if row["score_kind"] == "self_reported" else "")
+            if row["val_bpb"] is not None
+            else f"{row['outcome']}: {row['message']}"
         )
         self._say(f"trial {row['trial']}: {row['purpose']} {row['position'] + 1}: {score}")
 

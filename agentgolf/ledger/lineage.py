@@ -73,7 +73,8 @@ def summaries(rows: Sequence[Row]) -> list[TrialSummary]:
 
 def replicate_rows(ledger: Ledger, run_id: int) -> list[Row]:
     return ledger.rows(
-        "SELECT replicates.*, trials.number AS trial, trials.outcome AS trial_outcome, owners.number AS for_trial "
+        "SELECT replicates.*, trials.number AS trial, trials.outcome AS trial_outcome, owners.number AS for_trial, "
+        "(SELECT log_sha256 FROM executions WHERE replicate_id = replicates.id AND role = 'train') AS log_sha256 "
         "FROM replicates "
         "JOIN trials ON trials.id = replicates.trial_id JOIN trials AS owners ON owners.id = replicates.for_trial_id "
         "WHERE trials.run_id = ? ORDER BY replicates.id",

@@ -171,8 +171,9 @@ ALTER TABLE trials ADD COLUMN leak_bound_bpb REAL;
 ALTER TABLE trials ADD COLUMN leak_mean_nats REAL;
 ALTER TABLE trials ADD COLUMN leak_upper_nats REAL;
 ALTER TABLE trials ADD COLUMN leak_replays INTEGER;
--- Replays of one artifact with the rest of the text withheld. stage: ordinary (a promising first look), keep,
--- final (held-out B), asked (by agentgolf audit). differences_json: see agentgolf.domain.Replay.
+-- Replays of one artifact with the rest of the text withheld, or an exam of a script that scores itself.
+-- stage: ordinary (a promising first look), keep, final (held-out B), asked (by agentgolf audit).
+-- differences_json, exam_json: see agentgolf.domain, Replay and Exam.
 CREATE TABLE audits (
     id INTEGER PRIMARY KEY,
     replicate_id INTEGER NOT NULL REFERENCES replicates(id),
@@ -185,6 +186,7 @@ CREATE TABLE audits (
     text_bytes INTEGER NOT NULL,
     claimed_nats REAL NOT NULL,
     differences_json TEXT NOT NULL,
+    exam_json TEXT,
     clock_seconds REAL NOT NULL,
     wall_seconds REAL NOT NULL,
     peak_memory_bytes INTEGER NOT NULL,

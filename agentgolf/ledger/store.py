@@ -19,7 +19,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from agentgolf.domain import Artifact, Execution, Outcome, Proposal, Replays, Role, Score, Split, Verdict
+from agentgolf.domain import Artifact, Exam, Execution, Outcome, Proposal, Replays, Role, Score, Split, Verdict
 from agentgolf.errors import LedgerBusyError, LedgerError
 from agentgolf.ledger.blobs import Blobs
 from agentgolf.ledger.failures import ledger_errors
@@ -279,12 +279,13 @@ class Ledger:
         stage: str,
         execution: Execution,
         replays: Replays | None,
+        exam: Exam | None,
         *,
         outcome: Outcome,
         message: str,
         secret: bytes,
     ) -> None:
-        """An artifact has been asked again; without replays, `outcome` and `message` say why."""
+        """An artifact has been asked again, or a script examined; with neither, `outcome` and `message` say why."""
         with self._transition("audited"):
             self.db.table("audits").insert(
                 {
@@ -298,6 +299,7 @@ class Ledger:
                     "text_bytes": replays.text_bytes if replays else 0,
                     "claimed_nats": replays.claimed_nats if replays else 0.0,
                     "differences_json": json.dumps([astuple(item) for item in replays.items] if replays else []),
+                    "exam_json": json.dumps(asdict(exam)) if exam else None,
                     "clock_seconds": execution.clock_seconds,
                     "wall_seconds": execution.wall_seconds,
                     "peak_memory_bytes": execution.peak_memory_bytes,

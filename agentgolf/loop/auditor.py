@@ -1,5 +1,6 @@
 """Decides what to audit, how hard, and what the replays say: before a candidate is kept, its score is asked again."""
 
+import json
 import math
 import os
 from collections.abc import Mapping, Sequence
@@ -8,11 +9,11 @@ from dataclasses import dataclass
 from agentgolf.course import Course
 from agentgolf.decide import leak
 from agentgolf.decide.leak import Leak
-from agentgolf.domain import Replays, Split
+from agentgolf.domain import Exam, Outcome, Replays, Split
 from agentgolf.ledger.lineage import audit_replays
 from agentgolf.ledger.store import Ledger, Row
-from agentgolf.loop.bench import AuditSpec, Spec
 from agentgolf.loop.crew import Crew
+from agentgolf.loop.specs import AuditSpec, ExamSpec, Spec
 from agentgolf.patch.workspace import GitStore
 from agentgolf.scoring.audit import claimed_gains, draw, generator
 from agentgolf.scoring.claims import Claims, Floats, reference_nats
@@ -45,6 +46,8 @@ class Auditor:
 
     def ordinary(self, trial: Row) -> Finding:
         """A small audit of a trial that looks promising after its first look: enough to see who peeks much."""
+        if self.course.spec.scorer == "self_reported":
+            return Finding(leak=None, trouble="")
         mine = with_claims(self.ledger, trial["id"], Split.A)[:1]
         count = self._ordinary_count(mine[0]) if mine else 0
         if count == 0:
@@ -59,11 +62,33 @@ class Auditor:
 
     def before_keep(self, trial: Row) -> Finding:
         """Every replicate of the trial, as hard as its claimed gain needs; the bound must fall below min_gain."""
+        if self.course.spec.scorer == "self_reported":
+            return Finding(leak=None, trouble=self._examined(trial))
         return self._hard(trial, with_claims(self.ledger, trial["id"], Split.A), "keep")
 
     def final(self, trial: Row) -> Finding:
         """The same on held-out B, for the replicates that the reported gain rests on."""
         return self._hard(trial, with_claims(self.ledger, trial["id"], Split.B), "final")
+
+    def _examined(self, trial: Row) -> str:
+        """One exam of a script that scores itself; a sentence when no valid predictor could have claimed as much."""
+        found = self._exams(trial)
+        if not found:
+            row = scored_rows(self.ledger, trial["id"])[0]
+            spec = stored_spec(row, trial["number"], self.store.files(trial["commit_sha"]))
+            self.crew.exam([ExamSpec(spec=spec, stage="keep", secret=os.urandom(16))])
+            found = self._exams(trial)
+        if found[-1]["outcome"] != Outcome.OK:
+            return f"on a text drawn from a known model it {found[-1]['outcome']}: {found[-1]['message']}"
+        exam = Exam(**json.loads(found[-1]["exam_json"]))
+        return exam.said() if exam.convicted else ""
+
+    def _exams(self, trial: Row) -> list[Row]:
+        return self.ledger.rows(
+            "SELECT audits.* FROM audits JOIN replicates ON replicates.id = replicate_id "
+            "WHERE trial_id = ? AND stage = 'keep' ORDER BY audits.id",
+            trial["id"],
+        )
 
     def _hard(self, trial: Row, mine: Sequence[Row], stage: str) -> Finding:
         if not mine:
@@ -131,22 +156,27 @@ class Auditor:
 
     def _ordinary_count(self, row: Row) -> int:
         """As many replays as fit into the ordinary share of the training budget, beside one scoring pass."""
-        allowed = ORDINARY_SHARE * self.course.limits.train_seconds - self._predict_seconds(row)
+        allowed = ORDINARY_SHARE * self.course.limits.train_seconds - self._seconds(row, "predict")
         fitting = math.floor(allowed / self._replay_seconds(row))
         count = min(ORDINARY_BY_GAIN + ORDINARY_ANYWHERE, fitting)
         return count if count >= 32 else 0
 
-    def _predict_seconds(self, row: Row) -> float:
+    def _seconds(self, row: Row, role: str) -> float:
         found = self.ledger.rows(
-            "SELECT clock_seconds AS s FROM executions WHERE replicate_id = ? AND role = 'predict'", row["id"]
+            "SELECT clock_seconds AS s FROM executions WHERE replicate_id = ? AND role = ?", row["id"], role
         )
         return float(found[0]["s"]) if found else 0.0
 
     def _replay_seconds(self, row: Row) -> float:
         """A replay reads half a document on average."""
         spec = self.course.spec.data
+        assert spec is not None
         documents = spec.heldout_a_documents if row["heldout"] == Split.A else spec.heldout_b_documents
-        return self._predict_seconds(row) / documents + FORK_SECONDS
+        # The encoder's time stands for what a predictor takes to start.
+        reading = max(
+            self._seconds(row, "predict") - self._seconds(row, "encode"), 0.05 * self._seconds(row, "predict")
+        )
+        return reading / documents + FORK_SECONDS
 
     def wall_seconds(self) -> float:
         """What auditing one artifact takes: as it has been in this run, else a guess."""
@@ -197,6 +227,13 @@ def with_claims(ledger: Ledger, trial_id: int, split: Split) -> list[Row]:
         "SELECT * FROM replicates WHERE trial_id = ? AND heldout = ? AND claims_sha256 IS NOT NULL ORDER BY id",
         trial_id,
         split,
+    )
+
+
+def scored_rows(ledger: Ledger, trial_id: int) -> list[Row]:
+    """The replicates of a trial that have a score on held-out A."""
+    return ledger.rows(
+        "SELECT * FROM replicates WHERE trial_id = ? AND outcome = 'ok' AND heldout = 'A' ORDER BY id", trial_id
     )
 
 

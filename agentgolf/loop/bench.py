@@ -12,89 +12,34 @@ from pathlib import Path
 
 from agentgolf.course import Course, matches
 from agentgolf.data import Documents
-from agentgolf.domain import Artifact, Clock, Execution, Limits, Outcome, Replays, Role, Score, Slot, Split
+from agentgolf.decide.hypercompression import examine
+from agentgolf.domain import Artifact, Clock, Exam, Execution, Limits, Outcome, Role, Score, Slot
 from agentgolf.errors import CandidateError
 from agentgolf.ledger.blobs import Blobs
+from agentgolf.loop.specs import Audited, AuditSpec, Examined, ExamSpec, Scored, Spec, Trained
 from agentgolf.sandbox import base
 from agentgolf.sandbox.base import Job, Mount, Running, Sandbox
 from agentgolf.scoring import predictor as harness
 from agentgolf.scoring.artifact import code_bytes, collect, training_text_share
-from agentgolf.scoring.audit import Question, generator, replay
+from agentgolf.scoring.audit import generator, replay
 from agentgolf.scoring.channel import Channel
-from agentgolf.scoring.claims import Claims, Floats, claim
+from agentgolf.scoring.claims import Claims, claim
+from agentgolf.scoring.ngram import Trigram
 from agentgolf.scoring.scorer import encode_documents, score_documents
+from agentgolf.scoring.self_reported import Reported, check_report, read_report
+from agentgolf.shards import Shards, shown
 
 HARNESS = Path(harness.__file__)
 HARNESS_TARGET = f"{base.TOOL_DIR}/predictor.py"
 MAX_TRAINING_TEXT_SHARE = 0.02
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Spec:
-    """One replicate to measure. `files` are the candidate's, at its commit.
-
-    A replicate that was trained before carries its artifact's hash and what training used.
-    """
-
-    replicate_id: int
-    trial: int
-    seed: int
-    split: Split
-    files: Mapping[str, bytes]
-    label: str
-    artifact_sha256: str | None = None
-    code_bytes: int = 0
-    train_seconds: float = 0.0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Trained:
-    """How training went; without an artifact, `error` says why there is none."""
-
-    execution: Execution
-    artifact: Artifact | None
-    error: CandidateError | None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Scored:
-    """How scoring went. `claims_sha256` names the blob with the nats of every token."""
-
-    executions: dict[Role, Execution]
-    score: Score | None
-    error: CandidateError | None
-    claims_sha256: str | None = None
-    claims_bytes: int = 0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AuditSpec:
-    """One audit: what to ask a fresh predictor about the artifact of a replicate.
-
-    `seconds` are allowed on the course's clock beyond those of an evaluation.
-    """
-
-    spec: Spec
-    stage: str
-    claims: Claims
-    gains: tuple[Floats, ...]
-    questions: tuple[Question, ...]
-    secret: bytes
-    seconds: float
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Audited:
-    """How an audit went; without replays, `error` says why there are none."""
-
-    execution: Execution
-    replays: Replays | None
-    error: CandidateError | None
-
-
 @dataclass(slots=True, kw_only=True)
 class Bench:
-    """What every replicate of a run shares. `data` holds the training text and nothing else."""
+    """What every replicate of a run shares. `data` holds the training text and nothing else.
+
+    For a course whose script scores itself there are `shards` instead, and no documents.
+    """
 
     run: str
     course: Course
@@ -104,11 +49,14 @@ class Bench:
     data: Path
     work: Path
     hidden: tuple[Path, ...]
+    shards: Shards | None = None
     _running: set[Running] = field(default_factory=set)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def train(self, spec: Spec, slot: Slot, on_line: Callable[[str], None]) -> Trained:
-        """Run the train sandbox; when it is gone, take its artifact into the blobs."""
+    def train(self, spec: Spec, slot: Slot, on_line: Callable[[str], None], data: Path | None = None) -> Trained:
+        """Run the train sandbox, on `data` if given; when it is gone, take its artifact into the blobs."""
+        if data is None:
+            data = self.shards.folders[spec.split] if self.shards else self.data
         with self._folder(spec, "train") as folder:
             out, page = folder / "artifact.bin", folder / "clock"
             out.touch()
@@ -125,7 +73,7 @@ class Bench:
             }
             mounts = (
                 Mount(source=_write(spec.files, folder / "code"), target=base.CODE_DIR),
-                Mount(source=self.data, target=base.DATA_DIR),
+                Mount(source=data, target=base.DATA_DIR),
                 Mount(source=page, target=base.CLOCK_FILE),
                 Mount(source=out, target=base.OUT_FILE, writable=True),
             )
@@ -165,8 +113,13 @@ class Bench:
         finally:
             draft.unlink(missing_ok=True)
 
-    def score(self, spec: Spec, slot: Slot, artifact: Artifact, train_seconds: float) -> Scored:
-        """Encoder and predictor, each in a fresh sandbox, then the numbers, here."""
+    def score(self, spec: Spec, slot: Slot, artifact: Artifact, train_seconds: float, log: str = "") -> Scored:
+        """Encoder and predictor, each in a fresh sandbox, then the numbers, here.
+
+        Of a script that scores itself, what its training's `log` says.
+        """
+        if self.shards is not None:
+            return self._self_reported(spec, artifact, train_seconds, log)
         text = self.documents.heldout(spec.split)
         claims: Claims | None = None
         error = None
@@ -215,6 +168,53 @@ class Bench:
         stored = claims.to_bytes()
         sha256 = self.blobs.put(stored)
         return Scored(executions=executions, score=score, error=None, claims_sha256=sha256, claims_bytes=len(stored))
+
+    def _self_reported(self, spec: Spec, artifact: Artifact, train_seconds: float, log: str) -> Scored:
+        assert self.shards is not None
+        heldout = self.shards.heldout[spec.split]
+        text_bytes = self.shards.text_bytes(heldout)
+        try:
+            reported = self._report(log, len(heldout) - 1, text_bytes, artifact)
+        except CandidateError as error:
+            return Scored(executions={}, score=None, error=error)
+        score = Score(
+            split=spec.split,
+            total_nats=reported.val_loss * (len(heldout) - 1),
+            text_bytes=text_bytes,
+            tokens=len(heldout) - 1,
+            artifact_bytes=artifact.counted_bytes,
+            train_seconds=train_seconds,
+            eval_seconds=0.0,
+            kind="self_reported",
+        )
+        return Scored(executions={}, score=score, error=None)
+
+    def _report(self, log: str, tokens: int, text_bytes: int, artifact: Artifact) -> Reported:
+        assert self.course.spec.report is not None
+        reported = read_report(log, **self.course.spec.report.model_dump())
+        check_report(reported, tokens=tokens, text_bytes=text_bytes, counted_bytes=artifact.counted_bytes)
+        return reported
+
+    def exam(self, asked: ExamSpec, slot: Slot) -> Examined:
+        """Have a script that scores itself train as ever, and score a text drawn from a model that we know."""
+        shards, spec = self.shards, asked.spec
+        assert shards is not None and self.course.spec.shards is not None
+        rng = generator(asked.secret, "exam")
+        source, genuine = Trigram(shards.train, len(shards.token_bytes)), shards.heldout[spec.split]
+        drawn = source.draw(int(genuine[0]), len(genuine), rng)
+        with self._folder(spec, f"exam-{asked.stage}") as folder:
+            trained = self.train(spec, slot, lambda line: None, shown(self.course, drawn, folder / "data"))
+        exam: Exam | None = None
+        error = trained.error
+        if trained.artifact is not None:
+            try:
+                text_bytes = shards.text_bytes(drawn)
+                reported = self._report(trained.execution.log, len(drawn) - 1, text_bytes, trained.artifact)
+                loss = reported.val_loss + reported.rounding_nats
+                exam = examine(loss, source.nats(drawn), self.course.spec.shards.tail_tokens)
+            except CandidateError as caught:
+                error = caught
+        return Examined(execution=trained.execution, exam=exam, error=error)
 
     def audit(self, asked: AuditSpec, slot: Slot, on_replay: Callable[[int], None] = lambda done: None) -> Audited:
         """Put the questions to a predictor in a fresh sandbox that has seen none of the text."""

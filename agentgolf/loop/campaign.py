@@ -18,11 +18,11 @@ from agentgolf.errors import AgentgolfError, PatchError, ProposerExhaustedError
 from agentgolf.ledger.lineage import noise_groups, replicate_rows, scores_of, summaries, trial_row, trial_rows
 from agentgolf.ledger.store import Decision, Ledger, Row
 from agentgolf.loop.auditor import Auditor, Finding
-from agentgolf.loop.bench import Spec
 from agentgolf.loop.budget import Budget
 from agentgolf.loop.crew import Crew
 from agentgolf.loop.observer import Observer
 from agentgolf.loop.plan import Planned, baseline_plan, final_plan, look_plan, seed_for
+from agentgolf.loop.specs import Spec
 from agentgolf.patch.guard import guard
 from agentgolf.patch.parse import parse_diff
 from agentgolf.patch.workspace import GitStore
@@ -253,6 +253,7 @@ class Campaign:
                     artifact_sha256=row["artifact_sha256"] if row else None,
                     code_bytes=(row["code_bytes"] or 0) if row else 0,
                     train_seconds=(row["train_seconds"] or 0.0) if row else 0.0,
+                    log_sha256=row["log_sha256"] if row and row["artifact_sha256"] else None,
                 )
             )
         if specs:

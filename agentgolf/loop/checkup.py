@@ -4,6 +4,7 @@ import os
 import shutil
 import sqlite3
 import subprocess
+import tempfile
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -22,6 +23,7 @@ from agentgolf.sandbox.clock import SpeedMeter
 from agentgolf.sandbox.docker import DockerSandbox
 from agentgolf.sandbox.process import bubblewrap
 from agentgolf.sandbox.slots import usable_cores, visible_gpus
+from agentgolf.shards import load_shards
 
 FREE_BYTES = 2_000_000_000
 
@@ -45,13 +47,18 @@ def checkup(settings: Settings) -> list[Finding]:
         course = load_course(find_course(settings.course), settings.track)
     except AgentgolfError as error:
         return [*found, Finding(name="course", state="fail", said=str(error))]
-    found.append(
-        _checked("text", lambda: f"{len(load_documents(course).train):,} training documents, SHA-256 as pinned")
-    )
+    found.append(_checked("text", lambda: _text(course)))
     found += [_docker(course), _bubblewrap(), _gpus(course)]
     if course.limits.clock is Clock.REFERENCE:
         found.append(_speed())
     return found
+
+
+def _text(course: Course) -> str:
+    if course.spec.shards is None:
+        return f"{len(load_documents(course).train):,} training documents, SHA-256 as pinned"
+    with tempfile.TemporaryDirectory(prefix="agentgolf-") as folder:
+        return f"{len(load_shards(course, Path(folder)).train):,} training tokens, SHA-256 as pinned"
 
 
 def _checked(name: str, check: Callable[[], str]) -> Finding:

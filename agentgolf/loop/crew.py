@@ -13,13 +13,14 @@ import tenacity
 from agentgolf.domain import Artifact, Outcome, Slot
 from agentgolf.errors import InfrastructureError, InterruptedRunError
 from agentgolf.ledger.store import Ledger
-from agentgolf.loop.bench import Audited, AuditSpec, Bench, Scored, Spec, Trained
+from agentgolf.loop.bench import Bench
 from agentgolf.loop.budget import Budget
 from agentgolf.loop.observer import Observer, curve_point
+from agentgolf.loop.specs import Audited, AuditSpec, Examined, ExamSpec, Scored, Spec, Trained
 
 TICK_SECONDS = 0.2
 T = TypeVar("T")
-S = TypeVar("S", Spec, AuditSpec)
+S = TypeVar("S", Spec, AuditSpec, ExamSpec)
 INFRASTRUCTURE_ATTEMPTS = 3
 
 
@@ -27,8 +28,8 @@ INFRASTRUCTURE_ATTEMPTS = 3
 class _Message:
     """From a worker: `done` is set when the main thread has written the transition down."""
 
-    spec: Spec | AuditSpec
-    content: Trained | Scored | Audited | BaseException
+    spec: Spec | AuditSpec | ExamSpec
+    content: Trained | Scored | Audited | Examined | BaseException
     wall_seconds: float
     done: threading.Event
 
@@ -81,6 +82,10 @@ class Crew:
         """Ask fresh predictors again; raises as `measure` does."""
         self._finish(specs, self._audit)
 
+    def exam(self, specs: Sequence[ExamSpec]) -> None:
+        """Have scripts that score themselves score a text from a known model; raises as `measure` does."""
+        self._finish(specs, self._exam)
+
     def _finish(self, specs: Sequence[S], work: Callable[[S, float], None]) -> None:
         self.check()
         failure: BaseException | None = None
@@ -118,16 +123,19 @@ class Crew:
             return
         slot = self._slots.get()
         try:
-            artifact, train_seconds = self._stored(spec), spec.train_seconds
+            artifact, train_seconds, log = self._stored(spec), spec.train_seconds, ""
+            if spec.log_sha256 is not None:
+                log = self._bench.blobs.read(spec.log_sha256).decode("utf-8", "replace")
             if artifact is None:
                 trained = self._retried(lambda: self._bench.train(spec, slot, self._follow(spec)))
                 self._hand_over(spec, trained, started)
                 artifact, train_seconds = trained.artifact, trained.execution.clock_seconds
+                log = trained.execution.log
             if artifact is None or self.stopping.is_set():
                 return
             self._observer.stage(spec.trial, f"scoring {spec.label}")
             found = artifact
-            scored = self._retried(lambda: self._bench.score(spec, slot, found, train_seconds))
+            scored = self._retried(lambda: self._bench.score(spec, slot, found, train_seconds, log))
             self._hand_over(spec, scored, started)
         finally:
             self._slots.put(slot)
@@ -139,6 +147,16 @@ class Crew:
         try:
             self._observer.stage(asked.spec.trial, f"auditing {asked.spec.label}")
             self._hand_over(asked, self._retried(lambda: self._bench.audit(asked, slot)), started)
+        finally:
+            self._slots.put(slot)
+
+    def _exam(self, asked: ExamSpec, started: float) -> None:
+        if self.stopping.is_set():
+            return
+        slot = self._slots.get()
+        try:
+            self._observer.stage(asked.spec.trial, f"examining {asked.spec.label}")
+            self._hand_over(asked, self._retried(lambda: self._bench.exam(asked, slot)), started)
         finally:
             self._slots.put(slot)
 
@@ -171,17 +189,22 @@ class Crew:
         return not self.stopping.is_set()
 
     def _hand_over(
-        self, spec: Spec | AuditSpec, content: Trained | Scored | Audited | BaseException, started: float
+        self,
+        spec: Spec | AuditSpec | ExamSpec,
+        content: Trained | Scored | Audited | Examined | BaseException,
+        started: float,
     ) -> None:
         done = threading.Event()
         self._messages.put(_Message(spec, content, time.monotonic() - started, done))
         done.wait()
 
     def _record(self, message: _Message) -> None:
-        if isinstance(message.spec, AuditSpec):
-            assert isinstance(message.content, Audited)
-            self._record_audit(message.spec, message.content)
+        if isinstance(message.content, Audited | Examined):
+            assert not isinstance(message.spec, Spec)
+            write_audit(self._ledger, message.spec, message.content)
+            self._budget.beat(force=True)
             return
+        assert isinstance(message.spec, Spec)
         spec, content = message.spec, message.content
         if isinstance(content, Trained) and content.artifact is not None:
             self._ledger.collect(spec.replicate_id, content.execution, content.artifact)
@@ -210,18 +233,6 @@ class Crew:
         if row["state"] == "scored":
             self._observer.replicate({**row, "trial": spec.trial})
 
-    def _record_audit(self, asked: AuditSpec, done: Audited) -> None:
-        self._ledger.audit(
-            asked.spec.replicate_id,
-            asked.stage,
-            done.execution,
-            done.replays,
-            outcome=done.error.outcome if done.error else Outcome.OK,
-            message=str(done.error or ""),
-            secret=asked.secret,
-        )
-        self._budget.beat(force=True)
-
     def _follow(self, spec: Spec) -> Callable[[str], None]:
         self._observer.stage(spec.trial, f"training {spec.label}")
 
@@ -230,3 +241,17 @@ class Crew:
                 self._observer.curve(spec.trial, spec.label, point)
 
         return follow
+
+
+def write_audit(ledger: Ledger, asked: AuditSpec | ExamSpec, done: Audited | Examined) -> None:
+    """Of either kind, whatever it found."""
+    ledger.audit(
+        asked.spec.replicate_id,
+        asked.stage,
+        done.execution,
+        done.replays if isinstance(done, Audited) else None,
+        done.exam if isinstance(done, Examined) else None,
+        outcome=done.error.outcome if done.error else Outcome.OK,
+        message=str(done.error or ""),
+        secret=asked.secret,
+    )

@@ -10,15 +10,16 @@ from pathlib import Path
 from typing import Any
 
 from agentgolf.course import Course
-from agentgolf.data import load_documents
 from agentgolf.decide import leak
-from agentgolf.domain import Outcome, Replays, Slot, Split
+from agentgolf.domain import Exam, Replays, Slot, Split
 from agentgolf.errors import CandidateError, UsageError
+from agentgolf.ledger.blobs import Blobs
 from agentgolf.ledger.store import Ledger, Row
-from agentgolf.loop.auditor import claimed, stored_spec, with_claims
-from agentgolf.loop.bench import Audited, AuditSpec
+from agentgolf.loop.auditor import claimed, scored_rows, stored_spec, with_claims
+from agentgolf.loop.crew import write_audit
 from agentgolf.loop.observer import Observer
 from agentgolf.loop.session import open_bench, run_folder
+from agentgolf.loop.specs import Audited, AuditSpec, ExamSpec
 from agentgolf.patch.workspace import GitStore
 from agentgolf.sandbox.base import Sandbox
 from agentgolf.scoring.audit import draw, every_token, generator
@@ -126,6 +127,52 @@ def audit(
     )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExamResult:
+    """What an exam of a script that scores itself found; `error` says why there is no exam."""
+
+    run: str
+    trial: int
+    exam: Exam | None
+    error: str
+    clean: bool
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def examine(
+    ledger: Ledger, request: AuditRequest, course: Course, sandbox: Sandbox, slot: Slot, observer: Observer
+) -> ExamResult:
+    """Have a trial that scores itself train again and score a text from a known model; written down."""
+    run, trial = request.run, request.trial
+    rows = scored_rows(ledger, trial["id"])
+    if not rows:
+        raise UsageError(f"trial {trial['number']} has no score to examine")
+    store = GitStore(run_folder(ledger.folder, run["name"]) / "store.git")
+    try:
+        spec = stored_spec(rows[0], trial["number"], store.files(trial["commit_sha"]))
+    finally:
+        store.close()
+    asked = ExamSpec(spec=spec, stage="asked", secret=os.urandom(16))
+    with (
+        tempfile.TemporaryDirectory(prefix="agentgolf-") as scratch,
+        open_bench(Path(scratch), f"{run['name']}-audit", course, sandbox, ledger) as bench,
+    ):
+        bench.blobs = Blobs(Path(scratch) / "blobs")
+        observer.stage(trial["number"], "training on a text from a known model")
+        done = bench.exam(asked, slot)
+    with Ledger(ledger.folder, write=True, lock=False) as notes:
+        write_audit(notes, asked, done)
+    return ExamResult(
+        run=run["name"],
+        trial=trial["number"],
+        exam=done.exam,
+        error=str(done.error or ""),
+        clean=done.exam is not None and not done.exam.convicted,
+    )
+
+
 def _ask(
     ledger: Ledger,
     run: Row,
@@ -141,7 +188,7 @@ def _ask(
         free.put(slot)
     with (
         tempfile.TemporaryDirectory(prefix="agentgolf-") as scratch,
-        open_bench(Path(scratch), f"{run['name']}-audit", course, load_documents(course), sandbox, ledger) as bench,
+        open_bench(Path(scratch), f"{run['name']}-audit", course, sandbox, ledger) as bench,
         ThreadPoolExecutor(len(slots)) as pool,
     ):
 
@@ -156,15 +203,7 @@ def _ask(
         done = list(pool.map(one, asked))
     with Ledger(ledger.folder, write=True, lock=False) as notes:
         for spec, audited in zip(asked, done, strict=True):
-            notes.audit(
-                spec.spec.replicate_id,
-                spec.stage,
-                audited.execution,
-                audited.replays,
-                outcome=audited.error.outcome if audited.error else Outcome.OK,
-                message=str(audited.error or ""),
-                secret=spec.secret,
-            )
+            write_audit(notes, spec, audited)
     parts = []
     for audited in done:
         if audited.replays is None:

@@ -12,7 +12,6 @@ import git
 import numpy as np
 
 from agentgolf.course import Course
-from agentgolf.data import load_documents
 from agentgolf.decide.accept import pooled_noise, prediction_interval, welch
 from agentgolf.decide.policy import ancestry, incumbent
 from agentgolf.domain import Slot, Split
@@ -20,9 +19,10 @@ from agentgolf.errors import CandidateError, PatchError, UsageError
 from agentgolf.ledger.blobs import Blobs
 from agentgolf.ledger.lineage import find_run, find_trial, noise_groups, replicate_rows, summaries, trial_rows
 from agentgolf.ledger.store import Ledger, Row
-from agentgolf.loop.bench import Bench, Spec
+from agentgolf.loop.bench import Bench
 from agentgolf.loop.observer import Observer, curve_point
 from agentgolf.loop.session import open_bench, run_folder
+from agentgolf.loop.specs import Spec
 from agentgolf.patch.workspace import GitStore
 from agentgolf.sandbox.base import Sandbox
 
@@ -110,10 +110,9 @@ def replay(
     store = GitStore(folder / "store.git")
     try:
         commit = trial["commit_sha"] if request.onto is None else reapply(ledger, store, course, request)
-        documents = load_documents(course)
         with (
             tempfile.TemporaryDirectory(prefix="agentgolf-") as scratch,
-            open_bench(Path(scratch), f"{run['name']}-replay", course, documents, sandbox, ledger) as bench,
+            open_bench(Path(scratch), f"{run['name']}-replay", course, sandbox, ledger) as bench,
         ):
             bench.blobs = Blobs(Path(scratch) / "blobs")
             specs = _specs(store.files(commit), trial["number"], seeds, split, first=0)
@@ -223,7 +222,7 @@ def _measure(bench: Bench, specs: Sequence[Spec], slots: Sequence[Slot], observe
             if trained.artifact is None:
                 raise trained.error or CandidateError(trained.execution.outcome, trained.execution.message)
             observer.stage(spec.trial, f"scoring {spec.label}")
-            scored = bench.score(spec, slot, trained.artifact, trained.execution.clock_seconds)
+            scored = bench.score(spec, slot, trained.artifact, trained.execution.clock_seconds, trained.execution.log)
             if scored.score is None:
                 raise scored.error or CandidateError(trained.execution.outcome, "no score")
             return scored.score.val_bpb

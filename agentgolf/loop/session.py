@@ -13,7 +13,7 @@ import git
 from agentgolf import __version__
 from agentgolf.config import Settings
 from agentgolf.course import Course, load_course, repo_files
-from agentgolf.data import Documents, data_file, load_documents, write_training_data
+from agentgolf.data import NO_DOCUMENTS, data_file, load_documents, write_training_data
 from agentgolf.decide.stop import Costs, fits
 from agentgolf.domain import Clock, RunState, Slot
 from agentgolf.duration import format_duration
@@ -34,6 +34,7 @@ from agentgolf.sandbox.clock import SpeedMeter
 from agentgolf.sandbox.docker import DockerSandbox
 from agentgolf.sandbox.process import ProcessSandbox
 from agentgolf.sandbox.slots import plan_slots
+from agentgolf.shards import load_shards
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -179,17 +180,17 @@ def _choose_sandbox(kind: str, course: Course, meter: SpeedMeter | None) -> Sand
 
 def hidden_paths(course: Course) -> tuple[Path, ...]:
     """Folders of the interpreter's environment in which held-out text lies."""
-    return (data_file(course).parent.resolve(),) if course.spec.data.package else ()
+    return (data_file(course).parent.resolve(),) if course.spec.data and course.spec.data.package else ()
 
 
 @contextlib.contextmanager
-def open_bench(
-    folder: Path, name: str, course: Course, documents: Documents, sandbox: Sandbox, ledger: Ledger
-) -> Iterator[Bench]:
+def open_bench(folder: Path, name: str, course: Course, sandbox: Sandbox, ledger: Ledger) -> Iterator[Bench]:
     """A bench whose scratch is gone afterwards; `folder` is the run's."""
     folder = folder.resolve()
     work = folder / "work" / uuid.uuid4().hex[:8]
     work.mkdir(parents=True)
+    shards = load_shards(course, folder / "data") if course.spec.shards else None
+    documents = NO_DOCUMENTS if shards else load_documents(course)
     try:
         yield Bench(
             run=name,
@@ -197,9 +198,10 @@ def open_bench(
             documents=documents,
             sandbox=sandbox,
             blobs=ledger.blobs,
-            data=write_training_data(documents, folder / "data"),
+            data=folder / "data" if shards else write_training_data(documents, folder / "data"),
             work=work,
             hidden=hidden_paths(course),
+            shards=shards,
         )
     finally:
         shutil.rmtree(work, ignore_errors=True)
@@ -225,8 +227,7 @@ def open_campaign(
     reconcile(ledger, row, sandbox, observer)
     folder = run_folder(ledger.folder, row["name"])
     scaffold = open_scaffold(row["scaffold"], course)
-    documents = load_documents(course)
-    with open_bench(folder, row["name"], course, documents, sandbox, ledger) as bench:
+    with open_bench(folder, row["name"], course, sandbox, ledger) as bench:
         budget = Budget(ledger, row["id"], row["budget_seconds"])
         crew = Crew(bench=bench, ledger=ledger, budget=budget, slots=slots, observer=observer)
         store = GitStore(folder / "store.git")

@@ -26,7 +26,7 @@ class Summary:
     """One run. Scores are mean val_bpb; `gain` is on held-out B with fresh seeds, None until measured.
 
     `improved`: the run is over, the gain's interval excludes zero, and its audit found no leak;
-    `final_trouble` says what the audit found.
+    `final_trouble` says what the audit found. `score_kind`: verified, or self_reported by the script.
     """
 
     run: str
@@ -55,6 +55,7 @@ class Summary:
     gain_high: float | None
     final_leak_bound_bpb: float | None
     final_trouble: str
+    score_kind: str
     outcomes: dict[str, int]
     verdicts: dict[str, int]
 
@@ -108,6 +109,7 @@ def summarize(ledger: Ledger, name: str | None) -> Summary:
         gain_high=high,
         final_leak_bound_bpb=run["final_leak_bound_bpb"],
         final_trouble=run["final_trouble"] or "",
+        score_kind=min((row["score_kind"] for row in replicates if row["score_kind"]), default="verified"),
         outcomes=dict(Counter(str(t.outcome) for t in candidates)),
         verdicts=dict(Counter(str(t.verdict) for t in candidates)),
     )

@@ -14,7 +14,7 @@ from agentgolf.duration import format_duration
 from agentgolf.report.summary import Summary
 
 if TYPE_CHECKING:
-    from agentgolf.loop.inquiry import AuditResult
+    from agentgolf.loop.inquiry import AuditResult, ExamResult
     from agentgolf.loop.replay import ReplayResult
 
 VERDICT_STYLE = {"keep": "bold green", "revert": "dim", "undecided": "yellow"}
@@ -63,6 +63,8 @@ def print_summary(summary: Summary) -> None:
     ]
     if summary.busy_share is not None:
         rows[-1] = ("state", f"{rows[-1][1]}, {summary.busy_share:.0%} of it training and scoring")
+    if summary.score_kind == "self_reported":
+        rows.append(("scores", "SELF-REPORTED by the script, not measured; audit what matters: agentgolf audit"))
     if summary.baseline_bpb is not None:
         low, high = summary.baseline_interval or (None, None)
         rows.append(
@@ -136,8 +138,27 @@ def print_audit(result: "AuditResult", min_gain_bpb: float) -> None:
                 + (f"; at least {result.leak_lower_bpb:.5f} is" if result.leak_lower_bpb else ""),
             )
         )
-    said = "no leak of a size that could be kept" if result.clean else "NOT shown to be causal"
+    said = "no leak of a size that could be kept"
+    if result.leak_lower_bpb or (result.replayed_bpb is not None and not result.clean):
+        said = "INVALID: it peeks at later tokens"
+    elif not result.clean:
+        said = "open: too few replays for so large a claimed gain; ask with more --replays"
     rows.append(("verdict", f"{said} (min_gain {min_gain_bpb:g})"))
+    print_lines(rows)
+
+
+def print_exam(result: "ExamResult") -> None:
+    rows = [("trial", f"{result.run}:{result.trial}, which scores itself (self-reported)")]
+    if result.exam is None:
+        rows.append(("exam", safe(result.error)))
+    else:
+        rows += [
+            ("text", f"{result.exam.tokens:,} tokens drawn from an n-gram model of the training tokens"),
+            ("the model", f"{result.exam.q_nats:,.1f} nats"),
+            ("it claims", f"{result.exam.claimed_nats:,.1f} nats"),
+            ("chance", f"at most {max(result.exam.probability, 1e-300):.1e} for any valid predictor"),
+        ]
+    rows.append(("verdict", "nothing against it" if result.clean else "INVALID: no valid predictor scores so"))
     print_lines(rows)
 
 

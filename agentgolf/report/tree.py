@@ -15,7 +15,7 @@ from agentgolf.ledger.lineage import find_run
 from agentgolf.ledger.store import Ledger, Row
 from agentgolf.report.tables import DASH, VERDICT_STYLE, number
 
-DIM, GREEN, RED, CYAN = (Style.parse(name) for name in ("dim", "green", "red", "cyan"))
+DIM, GREEN, RED, CYAN, YELLOW = (Style.parse(name) for name in ("dim", "green", "red", "cyan", "yellow"))
 KEPT = Style.parse("bold green")
 STYLES = {verdict: Style.parse(style) for verdict, style in VERDICT_STYLE.items()}
 HYPOTHESIS_WIDTH = 60
@@ -24,7 +24,8 @@ SVG_WIDTH = 90
 _TRIALS = """
 SELECT trials.id, trials.number AS trial, parents.number AS parent, trials.state, trials.proposer, trials.technique,
        trials.hypothesis, trials.outcome, trials.verdict, trials.val_bpb, trials.gain_bpb, trials.gain_low,
-       trials.gain_high, trials.counted_bytes, trials.commit_sha AS 'commit', trials.reason
+       trials.gain_high, trials.counted_bytes, trials.leak_bound_bpb, trials.commit_sha AS 'commit', trials.reason,
+       (SELECT min(score_kind) FROM replicates WHERE trial_id = trials.id) AS score_kind
 FROM trials LEFT JOIN trials AS parents ON parents.id = trials.parent_id
 WHERE trials.run_id = ? ORDER BY trials.number
 """
@@ -116,6 +117,8 @@ def _numbers(row: Mapping[str, Any]) -> Iterator[Segment]:
     yield Segment(row["verdict"] or row["state"], STYLES.get(row["verdict"], CYAN))
     if row["outcome"] not in (None, "ok"):
         yield Segment(f" {row['outcome']}", RED)
+    if row["score_kind"] == "self_reported":
+        yield Segment(" self-reported", YELLOW)
 
 
 def save_svg(tree: LineageTree, path: Path, title: str) -> None:

@@ -79,7 +79,9 @@ def print_trial(details: dict[str, Any]) -> None:
         ),
     ]
     if details["val_bpb"] is not None:
-        rows.append(("val_bpb", number(details["val_bpb"])))
+        kinds = {row["score_kind"] for row in details["replicates"]}
+        label = "  (self-reported)" if "self_reported" in kinds else ""
+        rows.append(("val_bpb", number(details["val_bpb"]) + label))
     if details["gain_bpb"] is not None:
         rows.append(("gain", f"{gain} over its parent, p = {details['p_value']:.2g}"))
     if details["leak_replays"]:
