@@ -230,8 +230,8 @@ class Exam:
         if not self.convicted:
             return f"{claim}, the model itself pays {self.q_nats:,.0f}: nothing against it"
         return (
-            f"{claim}, at least {self.beaten_nats:,.0f} fewer than the model that made the text; a valid predictor does "
-            f"so with probability below {max(self.probability, 1e-300):.0e}"
+            f"{claim}, at least {self.beaten_nats:,.0f} fewer than the model that made the text; a valid predictor "
+            f"does so with probability below {max(self.probability, 1e-300):.0e}"
         )
 
 

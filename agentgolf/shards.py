@@ -42,8 +42,10 @@ def read_shard(path: Path) -> Tokens:
         raw = path.read_bytes()
     except OSError as error:
         raise CourseError(f"the shard {path} cannot be read: {error.strerror}") from error
+    if len(raw) < 4 * HEAD_INTS or len(raw) % 2:
+        raise CourseError(f"{path} is no shard: {len(raw):,} bytes cannot be a head and 2 bytes a token")
     head = np.frombuffer(raw[: 4 * HEAD_INTS], "<i4")
-    if len(head) < HEAD_INTS or (head[0], head[1]) != (MAGIC, VERSION):
+    if (head[0], head[1]) != (MAGIC, VERSION):
         raise CourseError(f"{path} is no shard: its head does not begin with {MAGIC}, {VERSION}")
     tokens = np.frombuffer(raw[4 * HEAD_INTS :], "<u2")
     if len(tokens) != head[2]:

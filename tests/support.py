@@ -3,7 +3,7 @@
 import contextlib
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -53,12 +53,19 @@ artifact_cap_bytes = 100_000
 """
 
 
-def make_course_folder(folder: Path, course_toml: str = COURSE, train_file: str = TRAIN_FILE) -> Path:
+def make_course_folder(
+    folder: Path,
+    course_toml: str = COURSE,
+    train_file: str = TRAIN_FILE,
+    text: str = TEXT,
+    more_files: Mapping[str, str] | None = None,
+) -> Path:
     """A course folder, not under git: opened directly, as the shipped one is."""
     (folder / "repo").mkdir(parents=True)
-    (folder / "repo" / "train.py").write_text(train_file)
-    (folder / "text.txt").write_text(TEXT)
-    sha256 = hashlib.sha256(TEXT.encode()).hexdigest()
+    for name, content in {"train.py": train_file, **(more_files or {})}.items():
+        (folder / "repo" / name).write_text(content)
+    (folder / "text.txt").write_text(text)
+    sha256 = hashlib.sha256(text.encode()).hexdigest()
     (folder / "course.toml").write_text(course_toml.replace("{sha256}", sha256))
     return folder
 
@@ -89,16 +96,19 @@ class Fixture:
         lines: Sequence[dict[str, str]],
         course_toml: str = COURSE,
         train_file: str = TRAIN_FILE,
+        text: str = TEXT,
+        more_files: Mapping[str, str] | None = None,
     ) -> None:
         self.runs = folder / "runs"
-        self.course: Course = load_course(make_course_folder(folder / "course", course_toml, train_file))
+        folder_ = make_course_folder(folder / "course", course_toml, train_file, text, more_files)
+        self.course: Course = load_course(folder_)
         self.settings = Settings(
             runs=self.runs, course=str(folder / "course"), scaffold=str(make_scaffold(folder / "scaffold", lines))
         )
 
     def create(self, ledger: Ledger, *, trials: int | None, jobs: int = 1, budget: float | None = None) -> Row:
         request = session.RunRequest(settings=self.settings, budget_seconds=budget, trials=trials, name="r")
-        return session.create_run(ledger, request, self.course, self.slots(jobs), "fake")
+        return session.create_run(ledger, request, self.course, self.slots(jobs), fake_sandbox())
 
     def slots(self, jobs: int) -> list[Slot]:
         return [Slot(cores=(0,)) for _ in range(jobs)]

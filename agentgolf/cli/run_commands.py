@@ -20,6 +20,12 @@ if TYPE_CHECKING:
 Runs = Annotated[Path | None, typer.Option("--runs", help="Folder of the ledger and of all runs.  [default: runs]")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")]
 Jobs = Annotated[int | None, typer.Option("--jobs", help="Trainings at once.  [default: as many as fit, 4 at most]")]
+Unsafe = Annotated[
+    bool,
+    typer.Option(
+        "--i-know-this-is-unsafe", help="Run code that nobody has read where neither Docker nor bubblewrap holds it."
+    ),
+]
 SandboxOption = Annotated[str | None, typer.Option("--sandbox", help="docker, process or auto.  [default: auto]")]
 
 
@@ -46,6 +52,7 @@ def run(
         int | None, typer.Option("--seed", help="Seed of everything drawn by chance.  [default: 0]")
     ] = None,
     name: Annotated[str | None, typer.Option("--name", help="The run's name.  [default: course and time]")] = None,
+    unsafe: Unsafe = False,
     runs: Runs = None,
     json_: Json = False,
 ) -> None:
@@ -63,11 +70,14 @@ def run(
         raise UsageError("say how long to play: agentgolf run --budget 20m, or --trials 10")
     seconds = parse_duration(budget) if budget is not None else None
     found = session.open_course(settings)
-    slots = session.slots_for(found, settings.jobs)
     session.open_scaffold(settings.scaffold, found)  # a mistake in it should show before anything is made
-    with Ledger(settings.runs, write=True) as ledger, session.open_sandbox(settings.sandbox, found) as box:
+    with (
+        session.slots_for(found, settings.jobs) as slots,
+        Ledger(settings.runs, write=True) as ledger,
+        session.open_sandbox(settings.sandbox, found, settings.scaffold, unsafe=unsafe) as box,
+    ):
         request = session.RunRequest(settings=settings, budget_seconds=seconds, trials=trials, name=name)
-        row = session.create_run(ledger, request, found, slots, box.name)
+        row = session.create_run(ledger, request, found, slots, box)
         _play(ledger, row, found, box, slots, json_)
 
 
@@ -76,6 +86,7 @@ def resume(
         str | None, typer.Argument(metavar="[RUN]", help="The run.  [default: the newest unfinished]")
     ] = None,
     sandbox: SandboxOption = None,
+    unsafe: Unsafe = False,
     runs: Runs = None,
     json_: Json = False,
 ) -> None:
@@ -89,8 +100,10 @@ def resume(
     with Ledger(settings.runs, write=True) as ledger:
         row = session.resumable_run(ledger, name)
         course = session.reopen_course(row)
-        slots = session.slots_for(course, row["jobs"])
-        with session.open_sandbox(sandbox or row["sandbox"], course) as box:
+        with (
+            session.slots_for(course, row["jobs"]) as slots,
+            session.open_sandbox(sandbox or row["sandbox"], course, row["scaffold"], unsafe=unsafe) as box,
+        ):
             _play(ledger, row, course, box, slots, json_)
 
 
@@ -109,6 +122,7 @@ def replay(
     final: Annotated[bool, typer.Option("--final", help="Score held-out B instead of A.")] = False,
     sandbox: SandboxOption = None,
     jobs: Jobs = None,
+    unsafe: Unsafe = False,
     runs: Runs = None,
     json_: Json = False,
 ) -> None:
@@ -124,9 +138,9 @@ def replay(
     with Ledger(settings.runs, write=False) as ledger:
         row, trial_row = replaying.find_target(ledger, trial)
         course = session.reopen_course(row)
-        slots = session.slots_for(course, jobs)
         with (
-            session.open_sandbox(settings.sandbox, course) as box,
+            session.slots_for(course, jobs) as slots,
+            session.open_sandbox(settings.sandbox, course, row["scaffold"], unsafe=unsafe) as box,
             make_observer(None, sys.stderr) as observer,
         ):
             request = replaying.ReplayRequest(
@@ -153,6 +167,7 @@ def audit(
     final: Annotated[bool, typer.Option("--final", help="The artifacts scored on held-out B instead of A.")] = False,
     sandbox: SandboxOption = None,
     jobs: Jobs = None,
+    unsafe: Unsafe = False,
     runs: Runs = None,
     json_: Json = False,
 ) -> None:
@@ -169,9 +184,9 @@ def audit(
     with Ledger(settings.runs, write=False) as ledger:
         row, trial_row = find_target(ledger, trial)
         course = session.reopen_course(row)
-        slots = session.slots_for(course, jobs)
         with (
-            session.open_sandbox(settings.sandbox, course) as box,
+            session.slots_for(course, jobs) as slots,
+            session.open_sandbox(settings.sandbox, course, row["scaffold"], unsafe=unsafe) as box,
             make_observer(None, sys.stderr) as observer,
         ):
             request = inquiry.AuditRequest(

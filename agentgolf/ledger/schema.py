@@ -165,6 +165,7 @@ WHERE trials.verdict = 'keep' ORDER BY runs.course, runs.track, trials.val_bpb;
 
 _SECOND = """
 ALTER TABLE replicates ADD COLUMN claims_sha256 TEXT REFERENCES blobs(sha256);
+ALTER TABLE runs ADD COLUMN image_id TEXT;
 ALTER TABLE runs ADD COLUMN final_leak_bound_bpb REAL;
 ALTER TABLE runs ADD COLUMN final_trouble TEXT;
 ALTER TABLE trials ADD COLUMN leak_bound_bpb REAL;

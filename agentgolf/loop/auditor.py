@@ -95,8 +95,8 @@ class Auditor:
             return Finding(leak=None, trouble="")
         pilots = _good(audit_replays(self.ledger, trial["id"], "ordinary"))
         gains = [claimed(self.ledger, trial, row) for row in mine]
-        claimed = max(float(sum(part.sum() for part in parts)) for _, parts in gains)
-        needed = leak.replays_needed(pilots, claimed, gains[0][0].text_bytes, self._min_gain)
+        most = max(float(sum(part.sum() for part in parts)) for _, parts in gains)
+        needed = leak.replays_needed(pilots, most, gains[0][0].text_bytes, self._min_gain)
         by_gain = math.ceil(needed / len(mine))
         anywhere = math.ceil(max(leak.MIN_ANYWHERE, needed / 4) / len(mine))
         found, failed = self._audited(trial, mine, stage, by_gain, anywhere)

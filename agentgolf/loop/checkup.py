@@ -141,7 +141,8 @@ def _docker(course: Course) -> Finding:
             said=f"the engine answers, but has no image {course.spec.image}",
             fix=f"docker build -t {course.spec.image} --build-arg BASE=python:3.11-slim {course.folder}",
         )
-    return Finding(name="docker", state="ok", said=f"the engine answers and has the image {course.spec.image}")
+    said = f"the engine answers and has the image {course.spec.image}; {sandbox.protections()}"
+    return Finding(name="docker", state="ok", said=said)
 
 
 def _bubblewrap() -> Finding:

@@ -33,7 +33,7 @@ from agentgolf.sandbox.base import Sandbox
 from agentgolf.sandbox.clock import SpeedMeter
 from agentgolf.sandbox.docker import DockerSandbox
 from agentgolf.sandbox.process import ProcessSandbox
-from agentgolf.sandbox.slots import plan_slots
+from agentgolf.sandbox.slots import leased_slots
 from agentgolf.shards import load_shards
 
 
@@ -68,7 +68,7 @@ def open_scaffold(name: str, course: Course) -> Scaffold:
     return load_scaffold(find_scaffold(name), playbook)
 
 
-def create_run(ledger: Ledger, request: RunRequest, course: Course, slots: list[Slot], sandbox: str) -> Row:
+def create_run(ledger: Ledger, request: RunRequest, course: Course, slots: list[Slot], sandbox: Sandbox) -> Row:
     """Write the run's row; its git store exists before it. Raises `UsageError` on a taken name or a tiny budget."""
     _require_room(course, request, len(slots))
     name = request.name or f"{course.name}-{datetime.datetime.now():%m%d-%H%M%S}"
@@ -93,7 +93,8 @@ def create_run(ledger: Ledger, request: RunRequest, course: Course, slots: list[
         course_json=course.to_json(),
         course_folder=str(course.folder),
         scaffold=request.settings.scaffold,
-        sandbox=sandbox,
+        sandbox=sandbox.name,
+        image_id=sandbox.image_id,
         jobs=len(slots),
         seed=request.settings.seed,
         budget_seconds=request.budget_seconds,
@@ -151,17 +152,32 @@ def resumable_run(ledger: Ledger, name: str | None) -> Row:
 
 
 @contextlib.contextmanager
-def open_sandbox(kind: str, course: Course) -> Iterator[Sandbox]:
+def open_sandbox(kind: str, course: Course, scaffold: str, *, unsafe: bool = False) -> Iterator[Sandbox]:
     """`docker`, `process`, or `auto`: Docker if its engine answers and has the course's image, else process.
 
-    Raises `EnvironmentNotReadyError` with the fix when the chosen one cannot be used.
+    Raises `EnvironmentNotReadyError` with the fix when the chosen one cannot be used, or has no walls and
+    would run what the scaffold's proposers made of code that nobody has read, unless `unsafe`.
     """
     meter = SpeedMeter() if course.limits.clock is Clock.REFERENCE else None
     try:
-        yield _choose_sandbox(kind, course, meter)
+        sandbox = _choose_sandbox(kind, course, meter)
+        if not (sandbox.isolates or unsafe or _trusted(scaffold, course)):
+            raise EnvironmentNotReadyError(
+                f"the scaffold {scaffold!r} proposes code that nobody has read, and nothing here keeps it from your "
+                "files and the network: install bubblewrap or Docker, or add --i-know-this-is-unsafe"
+            )
+        yield sandbox
     finally:
         if meter is not None:
             meter.close()
+
+
+def _trusted(scaffold: str, course: Course) -> bool:
+    """Whether a run's candidates can only be what agentgolf's own offline proposers make."""
+    try:
+        return open_scaffold(scaffold, course).trusted
+    except UsageError:  # a folder of the user's that is gone
+        return False
 
 
 def _choose_sandbox(kind: str, course: Course, meter: SpeedMeter | None) -> Sandbox:
@@ -209,6 +225,8 @@ def open_bench(folder: Path, name: str, course: Course, sandbox: Sandbox, ledger
 
 def reconcile(ledger: Ledger, row: Row, sandbox: Sandbox, observer: Observer) -> None:
     """End what an earlier process of this run left running, and remove its scratch."""
+    if row["image_id"] not in (None, sandbox.image_id):
+        observer.note("the image is not the one that this run began with: its scores may not compare")
     for found in sandbox.reap({"run": row["name"]}):
         observer.note(f"removed {found}, left by an earlier process")
     shutil.rmtree(run_folder(ledger.folder, row["name"]) / "work", ignore_errors=True)
@@ -251,5 +269,6 @@ def open_campaign(
             store.close()
 
 
-def slots_for(course: Course, jobs: int | None) -> list[Slot]:
-    return plan_slots(threads=course.limits.threads, gpus=course.limits.gpus, jobs=jobs)
+def slots_for(course: Course, jobs: int | None) -> contextlib.AbstractContextManager[list[Slot]]:
+    """Where the course's trainings run; GPUs are held for as long as the block lasts."""
+    return leased_slots(threads=course.limits.threads, gpus=course.limits.gpus, jobs=jobs)

@@ -30,10 +30,16 @@ class _Spec(BaseModel):
     script: str = ""
 
 
+TRUSTED: frozenset[Kind] = frozenset(("playbook", "tuner"))
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scaffold:
+    """`trusted`: all that it can propose comes from agentgolf's own offline proposers."""
+
     name: str
     summary: str
+    trusted: bool
     proposer: Proposer
 
 
@@ -62,4 +68,6 @@ def load_scaffold(folder: Path, playbook: Path) -> Scaffold:
     if len(turns) != len(made) or min(turns) < 1:
         raise UsageError(f"{path}: turns needs one number of at least 1 for each proposer")
     proposer = made[0] if len(made) == 1 else RotationProposer(made, turns)
-    return Scaffold(name=folder.name, summary=spec.summary, proposer=proposer)
+    return Scaffold(
+        name=folder.name, summary=spec.summary, trusted=TRUSTED.issuperset(spec.proposers), proposer=proposer
+    )

@@ -16,6 +16,7 @@ from agentgolf.sandbox.clock import BudgetClock
 
 POLL_SECONDS = 0.02
 USAGE_SECONDS = 0.2
+MAX_SCRATCH_FILES = 65_536
 LOG_HEAD_BYTES = 32_768
 LOG_TAIL_BYTES = 65_536
 
@@ -76,10 +77,16 @@ class Running(Protocol):
 
 
 class Sandbox(Protocol):
-    """A way to run jobs. `isolation` says in one plain sentence what it does not protect against."""
+    """A way to run jobs. `isolation` says in one plain sentence what it does not protect against.
+
+    `isolates`: whether it keeps a job from the user's files and from the network. `image_id`: the hash of
+    what jobs run in, empty without an image.
+    """
 
     name: str
     isolation: str
+    isolates: bool
+    image_id: str
 
     def prepare(self) -> None:
         """Check that jobs can run. Raises `EnvironmentNotReadyError` with the fix."""
@@ -139,11 +146,15 @@ def clean(text: str) -> str:
 
 @dataclass(slots=True)
 class Usage:
-    """What an engine reads about a running job. `disk_bytes` is 0 where scratch is a sized tmpfs."""
+    """What an engine reads about a running job.
+
+    `disk_bytes` is 0 where scratch is a sized tmpfs, `scratch_files` where the number of its files is limited.
+    """
 
     cpu_seconds: float = 0.0
     memory_bytes: int = 0
     disk_bytes: int = 0
+    scratch_files: int = 0
     processes: int = 1
 
 
@@ -182,6 +193,8 @@ class Watch:
             self.verdict = Outcome.CRASHED, f"had more than {limits.max_pids} processes"
         elif usage.disk_bytes > limits.scratch_bytes:
             self.verdict = Outcome.CRASHED, f"wrote more than {limits.scratch_bytes:,} bytes of scratch"
+        elif usage.scratch_files > MAX_SCRATCH_FILES:
+            self.verdict = Outcome.CRASHED, f"made more than {MAX_SCRATCH_FILES:,} files of scratch"
         return self.verdict is not None
 
     def execution(self, role: Role, exit_code: int | None, log: str, oom: bool = False) -> Execution:

@@ -1,6 +1,7 @@
 """Runs candidates in Docker containers, against a real engine."""
 
 import contextlib
+import dataclasses
 import math
 import os
 import threading
@@ -20,6 +21,7 @@ from agentgolf.domain import Execution
 from agentgolf.errors import EnvironmentNotReadyError, InfrastructureError
 from agentgolf.sandbox.base import (
     CODE_DIR,
+    MAX_SCRATCH_FILES,
     POLL_SECONDS,
     SCRATCH_DIR,
     USAGE_SECONDS,
@@ -49,12 +51,14 @@ def engine_errors(doing: str) -> Iterator[None]:
 
 class DockerSandbox:
     name = "docker"
+    isolates = True
     isolation = "containers share this machine's kernel: a kernel exploit gets out"
 
     def __init__(self, image: str, meter: SpeedMeter | None = None) -> None:
         with engine_errors("connecting; is the daemon running, and may you use it?"):
             self._client = docker.from_env(timeout=ENGINE_SECONDS)
         self._image, self._meter = image, meter
+        self.image_id = image
 
     def ping(self) -> None:
         """Raises `InfrastructureError` when no engine answers."""
@@ -65,7 +69,8 @@ class DockerSandbox:
         self.ping()
         try:
             with engine_errors("looking for the image"):
-                self._client.images.get(self._image)
+                # By its id from here on: a tag may move while the run goes on.
+                self.image_id = str(self._client.images.get(self._image).id)
         except EnvironmentNotReadyError as error:
             if isinstance(error, InfrastructureError):
                 raise
@@ -76,7 +81,16 @@ class DockerSandbox:
 
     def start(self, job: Job) -> "RunningContainer":
         with engine_errors(f"starting {job.name}"):
-            return RunningContainer(self._client, job, self._meter)
+            return RunningContainer(self._client, dataclasses.replace(job, image=self.image_id), self._meter)
+
+    def protections(self) -> str:
+        """What this engine adds of its own: seccomp, user namespaces, rootless mode."""
+        with engine_errors("asking what it is"):
+            info = self._client.info()
+        options = {part.partition("name=")[2].split(",")[0] for part in info.get("SecurityOptions") or []}
+        seccomp = "seccomp filter" if "seccomp" in options else "NO seccomp filter"
+        users = "rootless" if "rootless" in options else "user namespaces" if "userns" in options else ""
+        return f"{seccomp}, {users or 'no user namespaces'}"
 
     def reap(self, labels: Mapping[str, str], dry_run: bool = False) -> list[str]:
         wanted = [f"{LABEL}{key}={value}" for key, value in labels.items()]
@@ -194,7 +208,7 @@ def container_options(job: Job) -> dict[str, Any]:
             Ulimit(name="nofile", soft=limits.open_files, hard=limits.open_files),
             Ulimit(name="core", soft=0, hard=0),
         ],
-        "tmpfs": {SCRATCH_DIR: f"rw,exec,nosuid,nodev,size={limits.scratch_bytes},nr_inodes=65536"},
+        "tmpfs": {SCRATCH_DIR: f"rw,exec,nosuid,nodev,size={limits.scratch_bytes},nr_inodes={MAX_SCRATCH_FILES}"},
         "shm_size": limits.scratch_bytes,
         "log_config": LogConfig(type="local", config={"max-size": "1m", "max-file": "2"}),
         "device_requests": requests_,

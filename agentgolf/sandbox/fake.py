@@ -36,6 +36,8 @@ class FakeSandbox:
     """`text`: the documents of the course. `fail_next` starts raise `InfrastructureError`, as a dying engine would."""
 
     name = "fake"
+    image_id = ""
+    isolates = True
     isolation = "the fake sandbox runs nothing"
 
     def __init__(self, text: Sequence[bytes] = (), fail_next: int = 0) -> None:

@@ -63,10 +63,12 @@ class ProcessSandbox:
     """`wrap=False` leaves bubblewrap out even where it works."""
 
     name = "process"
+    image_id = ""
 
     def __init__(self, meter: SpeedMeter | None = None, *, wrap: bool = True) -> None:
         self._meter = meter
         self._bwrap = bubblewrap() if wrap else None
+        self.isolates = self._bwrap is not None
         self.isolation = BWRAP_ISOLATION if self._bwrap else BARE_ISOLATION
 
     def prepare(self) -> None:
@@ -100,7 +102,8 @@ class RunningProcess:
         self._watch = Watch(job, BudgetClock(job.limits.clock, page))
         self._bare = bwrap is None
         plan = {
-            "argv": _bare_argv(job, self._scratch) if bwrap is None else _bwrap_argv(bwrap, job),
+            "argv": _bare_argv(job, self._scratch) if bwrap is None else [bwrap, *map(_interpreter, job.argv)],
+            "private": [] if bwrap is None else _bwrap_options(job),
             "cwd": str(_source(job, CODE_DIR) or self._scratch),
             "rlimits": {
                 "RLIMIT_CORE": 0,
@@ -177,15 +180,32 @@ class RunningProcess:
         usage = Usage(processes=0)
         with contextlib.suppress(psutil.NoSuchProcess):
             top = psutil.Process(self._process.pid)
-            for process in [top, *top.children(recursive=True)]:
+            family = [top, *top.children(recursive=True)]
+            for process in family:
                 with contextlib.suppress(psutil.NoSuchProcess), process.oneshot():
                     times = process.cpu_times()
                     usage.cpu_seconds += sum(times[:4])
                     usage.memory_bytes += process.memory_info().rss
                     usage.processes += 1
+            if not self._bare:
+                usage.scratch_files, shared = _tmpfs_use(family)
+                usage.memory_bytes += shared
         if self._bare:
             usage.disk_bytes = _tree_bytes(self._scratch)
         return usage
+
+
+def _tmpfs_use(family: list[psutil.Process]) -> tuple[int, int]:
+    """Files in the sandbox's scratch and bytes in its shared memory, seen through a process inside."""
+    host = os.stat(SCRATCH_DIR).st_dev  # noqa: PTH116  (several times a second)
+    for process in reversed(family):
+        with contextlib.suppress(OSError):
+            root = f"/proc/{process.pid}/root"
+            if os.stat(root + SCRATCH_DIR).st_dev == host:  # noqa: PTH116
+                continue
+            scratch, shared = os.statvfs(root + SCRATCH_DIR), os.statvfs(root + "/dev/shm")
+            return scratch.f_files - scratch.f_ffree, (shared.f_blocks - shared.f_bfree) * shared.f_frsize
+    return 0, 0
 
 
 def _tree_bytes(folder: Path) -> int:
@@ -227,10 +247,9 @@ def _gpu_env(job: Job) -> dict[str, str]:
     return {"CUDA_VISIBLE_DEVICES": ",".join(job.slot.gpus)}
 
 
-def _bwrap_argv(bwrap: str, job: Job) -> list[str]:
+def _bwrap_options(job: Job) -> list[str]:
     """Read-only system and interpreter, the job's mounts, a sized scratch, and nothing else."""
     argv = [
-        bwrap,
         "--unshare-all",
         "--unshare-user",
         "--uid",
@@ -269,4 +288,4 @@ def _bwrap_argv(bwrap: str, job: Job) -> list[str]:
     argv += ["--remount-ro", "/"]  # the mount points above lie on a small file system of bubblewrap's own
     for key, value in {"PATH": "/usr/bin:/bin", **job.env, **_gpu_env(job)}.items():
         argv += ["--setenv", key, value]
-    return [*argv, "--chdir", CODE_DIR, "--", *map(_interpreter, job.argv)]
+    return [*argv, "--chdir", CODE_DIR]

@@ -1,7 +1,11 @@
 """Where sandboxes run: which cores and GPUs there are, and how they are shared out."""
 
+import contextlib
+import fcntl
 import os
-from collections.abc import Callable, Sequence
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 
 from agentgolf.domain import Slot
 from agentgolf.errors import EnvironmentNotReadyError, UsageError
@@ -46,7 +50,7 @@ def plan_slots(
     devices = find_gpus() if gpus else []
     fits = min(len(cores) // threads, len(devices) // gpus if gpus else len(cores))
     if fits < 1:
-        need = f"{gpus} GPUs and {len(devices)} are visible" if gpus else f"{threads} cores and {len(cores)} are usable"
+        need = f"{gpus} GPUs and {len(devices)} are free" if gpus else f"{threads} cores and {len(cores)} are usable"
         hint = "; install the NVIDIA driver and `pip install agentgolf[gpu]`" if gpus else ""
         raise EnvironmentNotReadyError(f"one trial of this course needs {need}{hint}")
     if jobs is not None and jobs > fits:
@@ -59,3 +63,38 @@ def plan_slots(
         )
         for i in range(count)
     ]
+
+
+@contextlib.contextmanager
+def leased_slots(
+    *,
+    threads: int,
+    gpus: int,
+    jobs: int | None,
+    cores: Sequence[int] | None = None,
+    find_gpus: Callable[[], list[str]] = visible_gpus,
+    folder: Path | None = None,
+) -> Iterator[list[Slot]]:
+    """Slots whose GPUs no other run on this machine has, for as long as the block lasts.
+
+    A lease is a lock on a file in `folder` (the machine's temporary folder): it ends with its process,
+    however that ends. Raises as `plan_slots`.
+    """
+    leases: dict[str, int] = {}
+    try:
+        for gpu in find_gpus() if gpus else []:
+            handle = os.open(
+                (folder or Path(tempfile.gettempdir())) / f"agentgolf-{gpu}.lease", os.O_RDWR | os.O_CREAT, 0o666
+            )
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                leases[gpu] = handle
+            except BlockingIOError:
+                os.close(handle)
+        slots = plan_slots(threads=threads, gpus=gpus, jobs=jobs, cores=cores, find_gpus=lambda: list(leases))
+        for gpu in set(leases) - {gpu for slot in slots for gpu in slot.gpus}:
+            os.close(leases.pop(gpu))
+        yield slots
+    finally:
+        for handle in leases.values():
+            os.close(handle)

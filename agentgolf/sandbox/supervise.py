@@ -1,7 +1,8 @@
 """Stands between agentgolf and a candidate process: sets limits, and leaves nothing behind.
 
 Run as a script by `process.py`; imports nothing of ours. Arguments: one JSON object
-{"argv", "cwd", "rlimits": {name: value}, "cores": [..], "wall_seconds"} and a label that names the job.
+{"argv", "private", "cwd", "rlimits": {name: value}, "cores": [..], "wall_seconds"} and a label that names the job.
+`private` are arguments for a wrapper, handed over in a file (`--args FD`): its command line can be read inside.
 Standard input is a pipe from agentgolf: when it closes, agentgolf is dead or wants this to end.
 Ends with the candidate's exit code (128 + signal), after every descendant is gone.
 """
@@ -65,10 +66,16 @@ def start(job: dict) -> int:  # type: ignore[type-arg]
         resource.setrlimit(kind, (limit, limit))
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     os.chdir(job["cwd"])
+    argv = job["argv"]
+    if job["private"]:
+        handle = os.memfd_create("arguments", 0)
+        os.write(handle, b"\0".join(word.encode() for word in job["private"]) + b"\0")
+        os.lseek(handle, 0, os.SEEK_SET)
+        argv = [argv[0], "--args", str(handle), "--", *argv[1:]]
     try:
-        os.execvp(job["argv"][0], job["argv"])
+        os.execvp(argv[0], argv)
     except OSError as error:
-        os.write(2, f"cannot start {job['argv'][0]}: {error.strerror}\n".encode())
+        os.write(2, f"cannot start {argv[0]}: {error.strerror}\n".encode())
         os._exit(127)
 
 

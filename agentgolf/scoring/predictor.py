@@ -113,9 +113,10 @@ def peek_in_a_copy(connection: socket.socket, predictor: Any, as_tensor: Callabl
     send(connection, *last_row(guarded(other, as_tensor, b"PRED", body)))
 
 
-def serve(path: Path, predictor: Any, as_tensor: Callable[[Any], Any], *, forks: bool = False) -> None:
+def serve(
+    path: Path, predictor: Any, as_tensor: Callable[[Any], Any], may_fork: Callable[[], bool] = lambda: False
+) -> None:
     """Answer until the scorer hangs up."""
-    peek = peek_in_a_fork if forks else peek_in_a_copy
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
         connection.connect(str(path))
         with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
@@ -123,21 +124,32 @@ def serve(path: Path, predictor: Any, as_tensor: Callable[[Any], Any], *, forks:
                 what, _, size = HEAD.unpack(receive_exactly(connection, HEAD.size))
                 body = receive_exactly(connection, size)
                 if what == b"PEEK":
+                    peek = peek_in_a_fork if may_fork() else peek_in_a_copy
                     peek(connection, predictor, as_tensor, body)
                 else:
                     send(connection, *guarded(predictor, as_tensor, what, body))
 
 
-def main() -> None:
-    module, artifact, path = sys.argv[1:]
+def to_tensor(ids: Any) -> Any:
     import torch
 
     torch.set_num_threads(1)
+    return torch.from_numpy(ids)
+
+
+def may_fork() -> bool:
+    """A fork has only the thread that called it, and no use of the parent's GPU."""
+    torch = sys.modules.get("torch")
+    return torch is None or (torch.get_num_threads() == 1 and not torch.cuda.is_initialized())
+
+
+def main() -> None:
+    module, artifact, path = sys.argv[1:]
     sys.path.insert(0, str(Path.cwd()))
-    predictor = importlib.import_module(module).load(Path(artifact))
-    # A fork has only the thread that called it, and no use of the parent's GPU.
-    forks = torch.get_num_threads() == 1 and not torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
-    serve(Path(path), predictor, torch.from_numpy, forks=forks)
+    candidate = importlib.import_module(module)
+    if "torch" in sys.modules:  # an encoder may do without, and start sooner
+        sys.modules["torch"].set_num_threads(1)
+    serve(Path(path), candidate.load(Path(artifact)), to_tensor, may_fork)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """Who gets which cores and GPUs, and what a training is told of its clock."""
 
+import contextlib
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,7 @@ from agentgolf.domain import Clock, Slot
 from agentgolf.errors import EnvironmentNotReadyError, InfrastructureError, UsageError
 from agentgolf.sandbox.clock import BudgetClock, SpeedMeter, metered
 from agentgolf.sandbox.docker import DockerSandbox, container_options
-from agentgolf.sandbox.slots import plan_slots, usable_cores
+from agentgolf.sandbox.slots import leased_slots, plan_slots, usable_cores
 from tests.conftest import IMAGE
 from tests.sandbox.test_sandboxes import Runner
 
@@ -27,12 +28,26 @@ def test_cores_and_gpus_are_never_shared() -> None:
 
 
 def test_what_does_not_fit_is_said() -> None:
-    with pytest.raises(EnvironmentNotReadyError, match="needs 4 GPUs and 3 are visible; install the NVIDIA driver"):
+    with pytest.raises(EnvironmentNotReadyError, match="needs 4 GPUs and 3 are free; install the NVIDIA driver"):
         plan_slots(threads=1, gpus=4, jobs=None, cores=range(8), find_gpus=lambda: GPUS)
     with pytest.raises(EnvironmentNotReadyError, match="needs 4 cores and 2 are usable"):
         plan_slots(threads=4, gpus=0, jobs=None, cores=range(2))
     with pytest.raises(UsageError, match="--jobs 3 does not fit: this machine has room for 2"):
         plan_slots(threads=1, gpus=0, jobs=3, cores=range(2))
+
+
+def test_a_gpu_is_leased_to_one_run_at_a_time(tmp_path: Path) -> None:
+    def lease(jobs: int | None) -> contextlib.AbstractContextManager[list[Slot]]:
+        return leased_slots(threads=1, gpus=1, jobs=jobs, cores=range(8), find_gpus=lambda: GPUS, folder=tmp_path)
+
+    with lease(2) as first:
+        assert [slot.gpus for slot in first] == [("GPU-a",), ("GPU-b",)]
+        with lease(None) as second:
+            assert [slot.gpus for slot in second] == [("GPU-c",)]
+            with pytest.raises(EnvironmentNotReadyError, match="needs 1 GPUs and 0 are free"), lease(None):
+                pass
+    with lease(None) as again:
+        assert len(again) == 3
 
 
 @pytest.mark.docker
