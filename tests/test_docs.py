@@ -7,7 +7,7 @@ import typer
 import typer.main
 
 from agentgolf.cli.app import EPILOG, app
-from agentgolf.course import CourseSpec, DataSpec, DecisionSpec, TrackSpec
+from agentgolf.course import CourseSpec, DataSpec, DecisionSpec, ReportSpec, ShardsSpec, TrackSpec
 
 ROOT = Path(__file__).resolve().parent.parent
 COMMANDS = (ROOT / "docs" / "commands.md").read_text()
@@ -40,7 +40,7 @@ def test_exit_codes_are_documented() -> None:
 
 
 def test_every_course_key_is_documented() -> None:
-    for spec in (CourseSpec, DataSpec, DecisionSpec, TrackSpec):
+    for spec in (CourseSpec, DataSpec, ShardsSpec, ReportSpec, DecisionSpec, TrackSpec):
         for key in spec.model_fields:
             assert f"`{key}`" in COURSES, f"docs/courses.md does not tell of {key}"
 

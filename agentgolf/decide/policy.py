@@ -1,5 +1,7 @@
 """Which trial the next candidate grows from. Pure functions."""
 
+import dataclasses
+import math
 from collections.abc import Sequence
 
 from agentgolf.domain import TrialSummary, Verdict
@@ -19,3 +21,19 @@ def ancestry(trials: Sequence[TrialSummary], number: int) -> list[TrialSummary]:
         line.append(at)
         at = by_number.get(at.parent) if at.parent is not None else None
     return line
+
+
+def feedback(trials: Sequence[TrialSummary], noise_bpb: float) -> list[TrialSummary]:
+    """Trials as proposers may see them: scores rounded to the noise's leading digit.
+
+    Finer digits say nothing of a candidate, and would let a search tune itself to half A.
+    """
+    step = 10.0 ** math.floor(math.log10(noise_bpb)) if noise_bpb > 0 else 1e-4
+    digits = max(0, -round(math.log10(step)))
+
+    def rounded(value: float | None) -> float | None:
+        return None if value is None else round(round(value / step) * step, digits)
+
+    return [
+        dataclasses.replace(trial, val_bpb=rounded(trial.val_bpb), gain_bpb=rounded(trial.gain_bpb)) for trial in trials
+    ]

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from agentgolf.course import Course
 from agentgolf.decide.accept import Judgement, Rules, judge, pooled_noise
 from agentgolf.decide.leak import Leak
-from agentgolf.decide.policy import ancestry, incumbent
+from agentgolf.decide.policy import ancestry, feedback, incumbent
 from agentgolf.decide.stop import Costs, estimate, fits
 from agentgolf.domain import Clock, Outcome, Proposal, ReplicateState, TrialState, Verdict
 from agentgolf.errors import AgentgolfError, PatchError, ProposerExhaustedError
@@ -267,7 +267,8 @@ class Campaign:
         return bool(rows[0]["n"] >= wanted)
 
     def _context(self, rows: Sequence[Row]) -> Context:
-        history = summaries(rows)
+        noise, _ = pooled_noise(noise_groups(replicate_rows(self.ledger, self.row["id"])))
+        history = feedback(summaries(rows), noise)
         parent = incumbent(history)
         commit = next(row["commit_sha"] for row in rows if row["number"] == parent.number)
         return Context(

@@ -12,8 +12,8 @@ of body) and a body. Questions and their answers:
     VOCB  nothing                 DONE  rows = vocab_size, body = declared number of parameters, if any
     any   the predictor raised    FAIL  the error's text
 
-PEEK is PRED by a copy: the predictor itself does not learn that it was asked. A process of one thread on the
-CPU is copied by fork, any other predictor by `copy.deepcopy`.
+PEEK is PRED by a copy: the predictor itself does not learn that it was asked. The copy is a fork, or
+`copy.deepcopy` once a GPU is in use.
 """
 
 import contextlib
@@ -130,25 +130,29 @@ def serve(
                     send(connection, *guarded(predictor, as_tensor, what, body))
 
 
-def to_tensor(ids: Any) -> Any:
+def torch_of_one_thread() -> Any:
+    """Imported when first needed: an encoder may do without, and start sooner."""
     import torch
 
     torch.set_num_threads(1)
-    return torch.from_numpy(ids)
+    return torch
+
+
+def to_tensor(ids: Any) -> Any:
+    return torch_of_one_thread().from_numpy(ids)
 
 
 def may_fork() -> bool:
-    """A fork has only the thread that called it, and no use of the parent's GPU."""
-    torch = sys.modules.get("torch")
-    return torch is None or (torch.get_num_threads() == 1 and not torch.cuda.is_initialized())
+    """A fork has no use of the parent's GPU. Imports torch in the parent, or every fork would have to."""
+    return not torch_of_one_thread().cuda.is_initialized()
 
 
 def main() -> None:
     module, artifact, path = sys.argv[1:]
     sys.path.insert(0, str(Path.cwd()))
     candidate = importlib.import_module(module)
-    if "torch" in sys.modules:  # an encoder may do without, and start sooner
-        sys.modules["torch"].set_num_threads(1)
+    if "torch" in sys.modules:
+        torch_of_one_thread()
     serve(Path(path), candidate.load(Path(artifact)), to_tensor, may_fork)
 
 

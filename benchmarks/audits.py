@@ -1,0 +1,206 @@
+"""Does the causality audit convict who peeks, and nobody else? On the embedded course, at its six-second track.
+
+    python -m benchmarks.audits [--seeds 10] [--peeker-audits 100] [--only NAME]
+
+Honest: every playbook technique that fits, and test-time training, at --seeds trainings each, audited as before a
+keep: reference the baseline's replicates, bound below min_gain. Peeking: the baseline with 1% of its tokens looked at.
+Prints a line a variant: audits, false alarms, largest bound, replays and share of a 60-second training budget.
+"""
+
+import argparse
+import dataclasses
+import os
+import queue
+import re
+import statistics
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from agentgolf.course import load_course, repo_files
+from agentgolf.data import load_documents, write_training_data
+from agentgolf.decide import leak
+from agentgolf.domain import Slot, Split
+from agentgolf.ledger.blobs import Blobs
+from agentgolf.loop.bench import Bench
+from agentgolf.loop.home import find_course, shipped
+from agentgolf.loop.session import hidden_paths
+from agentgolf.loop.specs import AuditSpec, Spec
+from agentgolf.patch.workspace import GitStore
+from agentgolf.proposer.catalogue import load_catalogue
+from agentgolf.sandbox.process import ProcessSandbox
+from agentgolf.sandbox.slots import usable_cores
+from agentgolf.scoring.audit import claimed_gains, draw, generator
+from agentgolf.scoring.claims import Claims, reference_nats
+
+SPRINT_SECONDS = 60.0
+MIN_GAIN_BPB = 0.002
+FILE = "train_gpt.py"
+END = "        return torch.cat(rows) if rows else torch.empty(0, self.vocab_size)\n"
+PEEK = """        logits = torch.cat(rows)
+        for i in range(len(logits)):
+            if (i * 2654435761) % 100 == 7:
+                logits[i, tokens[first + i]] += 8
+        return logits
+"""
+# Test-time training: after a chunk is answered, one step of the final norm's and the embedding's bias on it.
+ADAPT = """        logits = torch.cat(rows) + self.bias
+        with torch.inference_mode(False):
+            counts = torch.bincount(tokens[first:], minlength=self.vocab_size).float()
+            share = torch.softmax(logits.clone(), 1).sum(0).clone()
+            self.bias = self.bias + 0.1 * (counts - share) / (counts + share + 20)
+        return logits
+"""
+SCORE_THEN_LEARN = """        out = []
+        for part in torch.cat(rows).split(64):
+            at = first + sum(map(len, out))
+            out.append(part + self.bias)
+            counts = torch.bincount(tokens[at : at + len(part)], minlength=self.vocab_size).float()
+            share = torch.softmax(out[-1], 1).sum(0)
+            self.bias = self.bias + 0.1 * (counts - share) / (counts + share + 20)
+        return torch.cat(out)
+"""
+BIAS = "        self.begin_document()\n"
+
+
+def with_predict(source: bytes, end: str, adapts: bool = False) -> bytes:
+    text = source.decode()
+    assert END in text
+    text = text.replace(END, end)
+    if adapts:
+        text = text.replace(BIAS, "        self.bias = torch.zeros(VOCAB_SIZE)\n" + BIAS, 1)
+    return text.encode()
+
+
+@dataclasses.dataclass(frozen=True)
+class Trained:
+    spec: Spec
+    claims: Claims
+
+
+class Lab:
+    """Trains, scores and audits, one job a core."""
+
+    def __init__(self, folder: Path) -> None:
+        course = load_course(find_course("practice"), "smoke")
+        # Techniques are compared here by how they predict: what they weigh does not matter.
+        limits = course.limits.model_copy(update={"artifact_cap_bytes": 1_000_000})
+        self.course = dataclasses.replace(course, limits=limits)
+        documents = load_documents(course)
+        self.bench = Bench(
+            run="audits",
+            course=self.course,
+            documents=documents,
+            sandbox=ProcessSandbox(),
+            blobs=Blobs(folder / "blobs"),
+            data=write_training_data(documents, folder / "data"),
+            work=folder / "work",
+            hidden=hidden_paths(course),
+        )
+        self.slots: queue.SimpleQueue[Slot] = queue.SimpleQueue()
+        for core in usable_cores():
+            self.slots.put(Slot(cores=(core,)))
+        self.pool = ThreadPoolExecutor(len(usable_cores()))
+        self.count = 0
+
+    def train(self, files: dict[str, bytes], seeds: range) -> list[Trained]:
+        numbered = [(self.count + i, files, seed) for i, seed in enumerate(seeds)]
+        self.count += len(numbered)
+        return list(self.pool.map(lambda job: self._train(*job), numbered))
+
+    def _train(self, number: int, files: dict[str, bytes], seed: int) -> Trained:
+        slot = self.slots.get()
+        try:
+            spec = Spec(replicate_id=number, trial=0, seed=seed, split=Split.A, files=files, label="")
+            trained = self.bench.train(spec, slot, lambda line: None)
+            if trained.artifact is None:
+                raise SystemExit(f"training failed: {trained.error}")
+            scored = self.bench.score(spec, slot, trained.artifact, trained.execution.clock_seconds)
+            if scored.claims_sha256 is None:
+                raise SystemExit(f"scoring failed: {scored.error}")
+            claims = Claims.from_bytes(self.bench.blobs.read(scored.claims_sha256))
+            spec = dataclasses.replace(spec, artifact_sha256=trained.artifact.sha256)
+            return Trained(spec, claims)
+        finally:
+            self.slots.put(slot)
+
+    def audit(self, jobs: list[tuple[Trained, list[Claims]]]) -> list[tuple[leak.Leak, float]]:
+        """The finding and the seconds of each."""
+        return list(self.pool.map(lambda job: self._audit(*job), enumerate(jobs)))
+
+    def _audit(self, number: int, job: tuple[Trained, list[Claims]]) -> tuple[leak.Leak, float]:
+        trained, references = job
+        slot = self.slots.get()
+        try:
+            gains = claimed_gains(trained.claims, reference_nats(trained.claims, references))
+            claimed = float(sum(part.sum() for part in gains))
+            count = leak.replays_needed([], claimed, trained.claims.text_bytes, MIN_GAIN_BPB)
+            secret = os.urandom(16)
+            rng = generator(secret, str(trained.spec.artifact_sha256))
+            asked = AuditSpec(
+                # Several audits of one artifact may run at once, and each needs a name of its own.
+                spec=dataclasses.replace(trained.spec, replicate_id=1_000_000 + number),
+                stage="keep",
+                claims=trained.claims,
+                gains=gains,
+                questions=tuple(draw(gains, rng, count, max(leak.MIN_ANYWHERE, count // 4))),
+                secret=secret,
+                seconds=600.0,
+            )
+            done = self.bench.audit(asked, slot)
+            if done.replays is None:
+                raise SystemExit(f"audit failed: {done.error}")
+            return leak.evaluate([done.replays]), done.execution.clock_seconds
+        finally:
+            self.slots.put(slot)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seeds", type=int, default=10)
+    parser.add_argument("--peeker-audits", type=int, default=100)
+    parser.add_argument("--only", default="")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as scratch:
+        lab = Lab(Path(scratch))
+        store = GitStore(Path(scratch) / "store.git")
+        repo = lab.course.repo
+        origin = store.commit_files({name: (repo / name).read_bytes() for name in repo_files(repo)}, "course")
+        base = store.files(origin)
+        references = [trained.claims for trained in lab.train(base, range(1000, 1004))]
+        variants = {"baseline": base}
+        for technique in load_catalogue(shipped("prompts") / "playbook"):
+            variants[technique.name] = store.files(store.commit_edits(origin, origin, (technique.diff,), ""))
+        variants["ttt_after_a_document"] = {**base, FILE: with_predict(base[FILE], ADAPT, adapts=True)}
+        variants["ttt_score_first"] = {**base, FILE: with_predict(base[FILE], SCORE_THEN_LEARN, adapts=True)}
+        alarms = audits = 0
+        for name, files in variants.items():
+            if re.search(options.only, name):
+                found = lab.audit([(trained, references) for trained in lab.train(files, range(options.seeds))])
+                alarms += report(name, found)
+                audits += len(found)
+        print(f"honest: {alarms} false alarms in {audits} audits", flush=True)
+        if options.peeker_audits:
+            peeking = lab.train({**base, FILE: with_predict(base[FILE], PEEK)}, range(options.seeds))
+            jobs = [(peeking[i % len(peeking)], references) for i in range(options.peeker_audits)]
+            found = lab.audit(jobs)
+            report("peeks at 1% of tokens", found)
+            convicted = sum(seen.lower_bpb > 0 for seen, _ in found)
+            print(f"peeking: {convicted} of {len(found)} convicted", flush=True)
+
+
+def report(name: str, found: list[tuple[leak.Leak, float]]) -> int:
+    """Prints a line; gives how many would not have been kept."""
+    refused = sum(not seen.clean(MIN_GAIN_BPB) for seen, _ in found)
+    print(
+        f"{name}: {len(found)} audits, {refused} refused, largest bound {max(s.bound_bpb for s, _ in found):.5f} bpb, "
+        f"largest mean difference {max(abs(s.mean_nats) for s, _ in found):.1e} nats, "
+        f"{statistics.mean(s.replays for s, _ in found):.0f} replays, {statistics.mean(t for _, t in found):.1f} CPU-s "
+        f"({statistics.mean(t for _, t in found) / SPRINT_SECONDS:.0%} of a sprint training)",
+        flush=True,
+    )
+    return refused
+
+
+if __name__ == "__main__":
+    main()
