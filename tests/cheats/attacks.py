@@ -24,13 +24,15 @@ def _new_file(path: str, line: str, mode: str = "100644") -> str:
 _SEARCH = """
 found = []
 for top in ("/", "/proc/1/root", "/proc/self/cwd/..", "/usr", "/home", "/root", "/mnt", "/var"):
-    for folder, _, names in os.walk(top):
+    for folder, below, names in os.walk(top):
+        # Five seconds are not enough for these too (that the text's own package is hidden has a test of its own).
+        below[:] = [name for name in below if name not in ("site-packages", "dist-packages", "include", "doc", "locale")]
         if folder.startswith(("/proc/", "/sys")) and not folder.startswith("/proc/1/root"):
             continue
         for name in names:
             path = os.path.join(folder, name)
-            if name.endswith((".py", ".pyc", ".so", ".h", ".pyi")) or "/torch/" in path:
-                continue  # five seconds are not enough to read those too
+            if name.endswith((".py", ".pyc", ".so")):
+                continue
             try:
                 if os.path.isfile(path) and os.path.getsize(path) < 9_000_000 and WANTED in open(path, "rb").read():
                     found.append(path)
@@ -359,9 +361,9 @@ ATTACKS = [
     ),
     Attack(
         name="all the shared memory",
-        hooks={"train": "with open('/dev/shm/x', 'wb') as out:\n    while True: out.write(b'x' * (1 << 20))"},
+        hooks={"train": "for i in range(10**6): open(f'/dev/shm/x{i}', 'wb').write(bytes(1 << 20))"},
         ends=("crashed", "out_of_memory"),
-        said="No space|too large|memory|exit code",
+        said="No space|memory",
     ),
     Attack(
         name="all the disk",

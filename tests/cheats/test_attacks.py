@@ -178,7 +178,7 @@ def test_no_attack_does_harm(preys: dict[str, Prey], box: str) -> None:
         # A candidate cannot have itself run again by pretending that the engine failed.
         fake = ledger.rows("SELECT id FROM trials WHERE hypothesis = 'fakes an infrastructure failure'")[0]["id"]
         assert len(ledger.rows("SELECT 1 FROM replicates WHERE trial_id = ?", fake)) == 1
-    for planted in ("/usr/owned", "/tmp/note", "/dev/shm/note", "/dev/shm/x", "/tmp/more.bin", "/tmp/d0", "/tmp/f0"):
+    for planted in ("/usr/owned", "/tmp/note", "/dev/shm/note", "/dev/shm/x0", "/tmp/more.bin", "/tmp/d0", "/tmp/f0"):
         assert not Path(planted).exists(), planted
     left = [p.pid for p in psutil.process_iter(["cmdline"]) if "train.py" in (p.info["cmdline"] or [])]
     assert left == []
