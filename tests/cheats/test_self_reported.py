@@ -137,6 +137,28 @@ def test_an_inflated_byte_count_is_named_and_scores_nothing(tmp_path: Path) -> N
         assert board_rows(ledger, None, None)[0]["rows"][0]["score_kind"] == "self_reported"
 
 
+def test_a_script_that_was_trained_is_not_trained_again_after_a_death(tmp_path: Path) -> None:
+    fixture = Selfish(tmp_path, [])
+
+    class DieError(Exception):
+        pass
+
+    def die(what: str) -> None:
+        if what == "collected":
+            raise DieError
+
+    with sandbox("process") as real, pytest.raises(DieError):
+        fixture.play(trials=0, sandbox=real, on_transition=die)
+    with Ledger(fixture.runs, write=False) as ledger:
+        (before,) = ledger.rows("SELECT * FROM replicates WHERE state = 'collected'")
+    with sandbox("process") as real:
+        fixture.play(trials=0, sandbox=real)
+    with Ledger(fixture.runs, write=False) as ledger:
+        after = ledger.rows("SELECT * FROM replicates WHERE id = ?", before["id"])[0]
+        assert (after["state"], after["outcome"], after["collected_at"]) == ("scored", "ok", before["collected_at"])
+        assert 1 < after["val_bpb"] < 4
+
+
 def test_q_is_normalized_and_draws_what_it_says() -> None:
     rng = np.random.default_rng(0)
     model = Trigram(rng.integers(0, 20, 500), 20)

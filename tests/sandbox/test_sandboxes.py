@@ -245,6 +245,29 @@ def test_hidden_folders_are_empty_inside(tmp_path: Path) -> None:
         assert "found []" in running.wait().log
 
 
+def test_the_deadline_stands_inside_too(runner: Runner) -> None:
+    """Nobody watches, and nobody hangs up: the job ends by itself all the same."""
+    with runner.sandbox.start(runner.job("import time\nwhile True: time.sleep(0.1)", wall_seconds=1.0)):
+        deadline = time.monotonic() + 30
+        while _alive(runner) and time.monotonic() < deadline:
+            time.sleep(0.2)
+        assert not _alive(runner)
+
+
+def _alive(runner: Runner) -> bool:
+    if isinstance(runner.sandbox, DockerSandbox):
+        return (
+            "Up"
+            in subprocess.run(
+                ["docker", "ps", "--filter", f"name=agentgolf-test-{os.getpid()}", "--format", "{{.Status}}"],
+                capture_output=True,
+                text=True,
+                check=True,
+            ).stdout
+        )
+    return any("main.py" in (p.info["cmdline"] or []) for p in psutil.process_iter(["cmdline"]))
+
+
 def test_when_agentgolf_dies_so_does_the_candidate(runner: Runner, tmp_path: Path) -> None:
     """A real child starts a job and is killed; then a later process reaps what the engine still runs."""
     kind = {True: "docker"}.get(isinstance(runner.sandbox, DockerSandbox), "process")
