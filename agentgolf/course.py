@@ -77,9 +77,12 @@ class ReportSpec(_Strict):
 
 
 class DecisionSpec(_Strict):
-    """When a candidate is kept. `looks` are the replicates after which the test is read."""
+    """When a candidate is kept. `looks` are the replicates after which the test is read.
 
-    min_gain_bpb: Annotated[float, Field(ge=0)] = 0.002
+    `min_gain_bpb` is above zero, since what could be faked must be bounded below it.
+    """
+
+    min_gain_bpb: Positive = 0.002
     level: Annotated[float, Field(gt=0, lt=0.5)] = 0.01
     looks: tuple[Count, ...] = (1, 3, 5)
     baseline_replicates: Annotated[int, Field(ge=2)] = 4

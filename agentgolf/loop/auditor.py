@@ -68,6 +68,8 @@ class Auditor:
 
     def final(self, trial: Row) -> Finding:
         """The same on held-out B, for the replicates that the reported gain rests on."""
+        if self.course.spec.scorer == "self_reported":
+            return Finding(leak=None, trouble="")
         return self._hard(trial, with_claims(self.ledger, trial["id"], Split.B), "final")
 
     def _examined(self, trial: Row) -> str:
@@ -92,7 +94,9 @@ class Auditor:
 
     def _hard(self, trial: Row, mine: Sequence[Row], stage: str) -> Finding:
         if not mine:
-            return Finding(leak=None, trouble="")
+            return Finding(
+                leak=None, trouble="an older agentgolf scored it, and kept nothing that could be asked again"
+            )
         pilots = _good(audit_replays(self.ledger, trial["id"], "ordinary"))
         gains = [claimed(self.ledger, trial, row) for row in mine]
         most = max(float(sum(part.sum() for part in parts)) for _, parts in gains)
@@ -185,9 +189,8 @@ class Auditor:
             "JOIN trials ON trials.id = trial_id WHERE run_id = ?",
             self.row["id"],
         )[0]["s"]
-        return (
-            float(seen) if seen is not None else FIRST_GUESS_SECONDS + ORDINARY_SHARE * self.course.limits.train_seconds
-        )
+        guess = FIRST_GUESS_SECONDS + ORDINARY_SHARE * self.course.limits.train_seconds
+        return float(guess if seen is None else seen)
 
     @property
     def _min_gain(self) -> float:
