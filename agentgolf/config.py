@@ -29,6 +29,7 @@ class Settings(BaseSettings):
     sandbox: SandboxChoice = "auto"
     jobs: int | None = Field(default=None, ge=1)
     seed: int = Field(default=0, ge=0)
+    prices: Path | None = None
 
     @classmethod
     def settings_customise_sources(

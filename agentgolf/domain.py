@@ -78,7 +78,8 @@ class Proposal:
 
     `edits` are unified diffs, applied in order: each against the parent or, when `base` names another
     commit, against that one and then merged three-way onto the parent. `technique` names what was tried,
-    for grouping; `detail` is the proposer's own (JSON-serializable) note, which it reads back later.
+    for grouping; `detail` is the proposer's own (JSON-serializable) note, which it reads back later. A
+    proposer that found no usable edit says why in `refused`: the trial is then rejected.
     """
 
     hypothesis: str
@@ -87,6 +88,7 @@ class Proposal:
     base: str = ""
     technique: str = ""
     detail: Mapping[str, object] = field(default_factory=dict)
+    refused: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -233,6 +235,17 @@ class Exam:
             f"{claim}, at least {self.beaten_nats:,.0f} fewer than the model that made the text; a valid predictor "
             f"does so with probability below {max(self.probability, 1e-300):.0e}"
         )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelReply:
+    """A language model's answer. Token counts are None where the server does not tell."""
+
+    text: str
+    input_tokens: int | None
+    output_tokens: int | None
+    seconds: float
+    finish: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

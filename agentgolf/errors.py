@@ -10,6 +10,9 @@
     │   └── DiskFullError          no space is left                                   exit 4
     ├── PatchError                 an edit cannot be parsed, is not allowed or does not apply
     ├── ProposerExhaustedError     the proposer has nothing left to propose
+    ├── ModelError                 a language model cannot be asked like this         exit 4
+    │   ├── PromptTooLongError     the prompt does not fit; a shorter one may
+    │   └── ModelUnavailableError  the model did not answer, for long
     ├── InterruptedRunError        the user stopped the run                           exit 130
     └── CandidateError             the candidate broke the contract; carries its outcome
 
@@ -58,6 +61,18 @@ class PatchError(AgentgolfError):
 
 
 class ProposerExhaustedError(AgentgolfError):
+    pass
+
+
+class ModelError(AgentgolfError):
+    exit_code = 4
+
+
+class PromptTooLongError(ModelError):
+    pass
+
+
+class ModelUnavailableError(ModelError):
     pass
 
 

@@ -65,12 +65,23 @@ def show(
     trial: Annotated[str, typer.Argument(help="A trial: 7 (of the newest run), or RUN:7.")],
     diff: Annotated[bool, typer.Option("--diff", help="Only the diff against its parent.")] = False,
     log: Annotated[bool, typer.Option("--log", help="Only the logs of its sandboxes.")] = False,
+    trajectory: Annotated[bool, typer.Option("--trajectory", help="Only the conversation that led to it.")] = False,
     runs: Runs = None,
     json_: Json = False,
 ) -> None:
     """Everything about one trial."""
     from agentgolf.report.trial import print_trial, trial_details
 
+    if trajectory:
+        from agentgolf.report import trajectory as conversation
+
+        with _open(runs) as ledger:
+            calls = conversation.trajectory(ledger, trial)
+        if json_:
+            print(json.dumps(calls, indent=2))
+        else:
+            conversation.print_trajectory(calls)
+        return
     with _open(runs) as ledger:
         details = trial_details(ledger, trial)
     if json_:

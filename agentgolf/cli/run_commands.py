@@ -46,6 +46,12 @@ def run(
         str | None, typer.Option("--track", help="A track of the course.  [default: the course's]")
     ] = None,
     scaffold: Annotated[str | None, typer.Option("--scaffold", help="Who proposes.  [default: offline]")] = None,
+    max_cost: Annotated[
+        float | None, typer.Option("--max-cost", min=0, help="US dollars that the model may cost.")
+    ] = None,
+    max_tokens: Annotated[
+        int | None, typer.Option("--max-tokens", min=0, help="Tokens that the model may use, in and out.")
+    ] = None,
     sandbox: SandboxOption = None,
     jobs: Jobs = None,
     seed: Annotated[
@@ -76,9 +82,16 @@ def run(
         Ledger(settings.runs, write=True) as ledger,
         session.open_sandbox(settings.sandbox, found, settings.scaffold, unsafe=unsafe) as box,
     ):
-        request = session.RunRequest(settings=settings, budget_seconds=seconds, trials=trials, name=name)
+        request = session.RunRequest(
+            settings=settings,
+            budget_seconds=seconds,
+            trials=trials,
+            name=name,
+            max_cost_usd=max_cost,
+            max_model_tokens=max_tokens,
+        )
         row = session.create_run(ledger, request, found, slots, box)
-        _play(ledger, row, found, box, slots, json_)
+        _play(ledger, row, found, box, slots, json_, settings.prices)
 
 
 def resume(
@@ -104,7 +117,7 @@ def resume(
             session.slots_for(course, row["jobs"]) as slots,
             session.open_sandbox(sandbox or row["sandbox"], course, row["scaffold"], unsafe=unsafe) as box,
         ):
-            _play(ledger, row, course, box, slots, json_)
+            _play(ledger, row, course, box, slots, json_, settings.prices)
 
 
 def replay(
@@ -214,6 +227,7 @@ def _play(
     box: "Sandbox",
     slots: "list[Slot]",
     json_: bool,
+    prices: Path | None,
 ) -> None:
     from agentgolf.cli.view import make_observer
     from agentgolf.loop import session
@@ -225,7 +239,7 @@ def _play(
             f"run {row['name']}, course {row['course']}/{row['track']}, sandbox {row['sandbox']}; ledger {ledger.path}"
         )
         observer.note(f"isolation: {box.isolation}")
-        with session.open_campaign(ledger, row, course, box, slots, observer) as campaign:
+        with session.open_campaign(ledger, row, course, box, slots, observer, prices) as campaign:
             observer.follow(campaign)
             with _signals(campaign.crew, observer.note):
                 campaign.run()

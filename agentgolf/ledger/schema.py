@@ -232,7 +232,43 @@ FROM audits JOIN replicates ON replicates.id = audits.replicate_id JOIN trials O
 JOIN runs ON runs.id = trials.run_id ORDER BY audits.id;
 """
 
-MIGRATIONS = (_FIRST, _SECOND)
+_THIRD = """
+ALTER TABLE runs ADD COLUMN max_cost_usd REAL;
+ALTER TABLE runs ADD COLUMN max_model_tokens INTEGER;
+-- Every request to a language model, written before it is sent, and its reply, written before it is used.
+-- position: its place in the trial's conversation. cost_usd: empty where no price is known.
+CREATE TABLE calls (
+    id INTEGER PRIMARY KEY,
+    run_id INTEGER NOT NULL REFERENCES runs(id),
+    trial_number INTEGER NOT NULL,
+    position INTEGER NOT NULL,
+    model TEXT NOT NULL,
+    request_sha256 TEXT NOT NULL,
+    request_blob TEXT NOT NULL REFERENCES blobs(sha256),
+    state TEXT NOT NULL CHECK (state IN ('sent', 'answered', 'failed')),
+    reply_blob TEXT REFERENCES blobs(sha256),
+    said TEXT,
+    finish TEXT,
+    input_tokens INTEGER,
+    output_tokens INTEGER,
+    cost_usd REAL,
+    seconds REAL,
+    sent_at TEXT NOT NULL,
+    answered_at TEXT
+);
+CREATE INDEX calls_by_trial ON calls(run_id, trial_number, position);
+CREATE TRIGGER answered_calls_stay BEFORE UPDATE ON calls WHEN old.state != 'sent'
+BEGIN SELECT RAISE(ABORT, 'an answered call is immutable'); END;
+CREATE TRIGGER calls_are_kept BEFORE DELETE ON calls
+BEGIN SELECT RAISE(ABORT, 'calls are never deleted'); END;
+CREATE VIEW spending AS
+SELECT runs.name AS run, calls.model, count(*) AS calls, sum(calls.state = 'failed') AS failed,
+       sum(calls.input_tokens) AS input_tokens, sum(calls.output_tokens) AS output_tokens,
+       round(sum(calls.cost_usd), 4) AS cost_usd, round(avg(calls.seconds), 1) AS mean_seconds
+FROM calls JOIN runs ON runs.id = calls.run_id GROUP BY runs.id, calls.model ORDER BY runs.id;
+"""
+
+MIGRATIONS = (_FIRST, _SECOND, _THIRD)
 
 
 def check_version(connection: sqlite3.Connection) -> int:

@@ -173,7 +173,9 @@ class Ledger:
                 "hypothesis": proposal.hypothesis,
                 "edits_json": json.dumps(proposal.edits),
                 "base_commit": proposal.base,
-                "detail_json": json.dumps(dict(proposal.detail), sort_keys=True),
+                "detail_json": json.dumps(
+                    {**proposal.detail, **({"refused": proposal.refused} if proposal.refused else {})}, sort_keys=True
+                ),
                 "proposed_at": now(),
             },
         )
@@ -311,6 +313,20 @@ class Ledger:
     def replayed_b(self, trial_id: int, seed: int) -> None:
         """Held-out B has been read by a replay."""
         self._insert("replayed", "replayed_b", {"trial_id": trial_id, "seed": seed, "read_at": now()})
+
+    def call_sent(self, values: Row, request: str) -> int:
+        """A request to a language model is about to go out; its id."""
+        with self._transition("asked"):
+            row = {**values, "request_blob": self._blob(request.encode(), "request")}
+            key = self.db.table("calls").insert(row).last_pk
+            assert isinstance(key, int)
+            return key
+
+    def call_ended(self, call: int, values: Row, reply: str | None) -> None:
+        """Its answer, or why there is none."""
+        with self._transition("answered"):
+            blob = self._blob(reply.encode(), "reply") if reply is not None else None
+            self._set("calls", call, {**values, "reply_blob": blob})
 
     # -- how
 

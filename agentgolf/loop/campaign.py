@@ -5,7 +5,7 @@ Every step reads the ledger for what is already done, so a resume is the same co
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from agentgolf.course import Course
@@ -22,11 +22,13 @@ from agentgolf.loop.budget import Budget
 from agentgolf.loop.crew import Crew
 from agentgolf.loop.observer import Observer
 from agentgolf.loop.plan import Planned, baseline_plan, final_plan, look_plan, seed_for
+from agentgolf.loop.rules import rules_text
 from agentgolf.loop.specs import Spec
 from agentgolf.patch.guard import guard
 from agentgolf.patch.parse import parse_diff
 from agentgolf.patch.workspace import GitStore
 from agentgolf.proposer.base import Context, Proposer
+from agentgolf.proposer.llm import CallLog
 
 # Besides training: starting interpreters, scoring, and a core that is slower than the reference.
 FIRST_GUESS_FACTOR, FIRST_GUESS_SECONDS = 1.3, 12.0
@@ -48,6 +50,7 @@ class Campaign:
     budget: Budget
     observer: Observer
     jobs: int
+    calls_of: Callable[[int], CallLog]
 
     def run(self) -> None:
         """Raises `InterruptedRunError` when stopped; the ledger then holds all that was finished."""
@@ -185,6 +188,8 @@ class Campaign:
 
     def _apply(self, trial: Row) -> None:
         """Raises `PatchError` when the edit is not allowed, conflicts, or was tried on this parent."""
+        if refused := json.loads(trial["detail_json"]).get("refused"):
+            raise PatchError(refused)
         parent = trial_row(self.ledger, trial["parent_id"])
         edits = tuple(json.loads(trial["edits_json"]))
         for edit in edits:
@@ -281,6 +286,8 @@ class Campaign:
             lineage=ancestry(history, parent.number),
             history=history,
             cap_bytes=self.course.limits.artifact_cap_bytes,
+            rules=rules_text(self.course),
+            calls=self.calls_of(len(rows)),
         )
 
     def _editable_text(self, commit: str) -> dict[str, str]:

@@ -4,7 +4,7 @@ import contextlib
 import datetime
 import shutil
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from agentgolf.decide.stop import Costs, fits
 from agentgolf.domain import Clock, RunState, Slot
 from agentgolf.duration import format_duration
 from agentgolf.errors import CourseError, EnvironmentNotReadyError, UsageError
+from agentgolf.ledger.calls import TrialCalls
 from agentgolf.ledger.lineage import find_run
 from agentgolf.ledger.store import Ledger, Row
 from agentgolf.loop.auditor import Auditor
@@ -27,6 +28,7 @@ from agentgolf.loop.campaign import Campaign, first_guess
 from agentgolf.loop.crew import Crew
 from agentgolf.loop.home import find_course, find_scaffold, is_shipped, shipped
 from agentgolf.loop.observer import Observer
+from agentgolf.loop.prices import load_prices
 from agentgolf.patch.workspace import GitStore, require_clean
 from agentgolf.proposer.scaffold import Scaffold, load_scaffold
 from agentgolf.sandbox.base import Sandbox
@@ -45,6 +47,8 @@ class RunRequest:
     budget_seconds: float | None
     trials: int | None
     name: str | None
+    max_cost_usd: float | None = None
+    max_model_tokens: int | None = None
 
 
 def run_folder(runs: Path, name: str) -> Path:
@@ -62,10 +66,10 @@ def open_course(settings: Settings) -> Course:
     return course
 
 
-def open_scaffold(name: str, course: Course) -> Scaffold:
+def open_scaffold(name: str, course: Course, note: Callable[[str], None] = lambda _: None) -> Scaffold:
     """The scaffold, with the course's own playbook if it has one, else the shipped one."""
     playbook = course.folder / course.spec.playbook if course.spec.playbook else shipped("prompts") / "playbook"
-    return load_scaffold(find_scaffold(name), playbook)
+    return load_scaffold(find_scaffold(name), playbook, note)
 
 
 def create_run(ledger: Ledger, request: RunRequest, course: Course, slots: list[Slot], sandbox: Sandbox) -> Row:
@@ -99,6 +103,8 @@ def create_run(ledger: Ledger, request: RunRequest, course: Course, slots: list[
         seed=request.settings.seed,
         budget_seconds=request.budget_seconds,
         trials_limit=request.trials,
+        max_cost_usd=request.max_cost_usd,
+        max_model_tokens=request.max_model_tokens,
         origin_commit=origin,
         agentgolf_version=__version__,
     )
@@ -240,11 +246,17 @@ def open_campaign(
     sandbox: Sandbox,
     slots: list[Slot],
     observer: Observer,
+    prices: Path | None = None,
 ) -> Iterator[Campaign]:
-    """Everything of one run, from its row in the ledger."""
+    """Everything of one run, from its row in the ledger; `prices` is the user's own table."""
     reconcile(ledger, row, sandbox, observer)
     folder = run_folder(ledger.folder, row["name"])
-    scaffold = open_scaffold(row["scaffold"], course)
+    scaffold = open_scaffold(row["scaffold"], course, observer.note)
+    table = load_prices(prices)
+    if row["max_cost_usd"] is not None and scaffold.model is not None and scaffold.model not in table:
+        raise UsageError(
+            f"no price is known for {scaffold.model}, so --max-cost cannot be kept; add it to a price table"
+        )
     with open_bench(folder, row["name"], course, sandbox, ledger) as bench:
         budget = Budget(ledger, row["id"], row["budget_seconds"])
         crew = Crew(bench=bench, ledger=ledger, budget=budget, slots=slots, observer=observer)
@@ -261,6 +273,7 @@ def open_campaign(
                 budget=budget,
                 observer=observer,
                 jobs=len(slots),
+                calls_of=lambda number: TrialCalls(ledger, row, number, table),
             )
         except git.GitError as error:
             said = str(error).strip().splitlines()[-1].strip(" '")

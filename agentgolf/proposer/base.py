@@ -2,10 +2,11 @@
 
 import difflib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from agentgolf.domain import Outcome, Proposal, TrialSummary
+from agentgolf.proposer.llm import CallLog, NoLog
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -15,6 +16,7 @@ class Context:
     `files` are the parent's editable files and `origin_files` the unmodified course's, as text by path;
     `origin` is the commit of the latter. `lineage` is the parent and its ancestors, newest first;
     `history` every decided trial of the run. `cap_bytes` is compared with `counted_bytes` of a trial.
+    `rules` says in a few lines what is played for. Calls to a model go through `calls`.
     """
 
     run_seed: int
@@ -26,6 +28,8 @@ class Context:
     lineage: Sequence[TrialSummary]
     history: Sequence[TrialSummary]
     cap_bytes: int
+    rules: str = ""
+    calls: CallLog = field(default_factory=NoLog)
 
 
 class Proposer(Protocol):

@@ -1,0 +1,66 @@
+"""The conversation that led to a trial: every request and reply, as they were sent."""
+
+import json
+from typing import Any
+
+from rich.markup import escape
+from rich.rule import Rule
+
+from agentgolf.ledger.lineage import find_trial, read_blob
+from agentgolf.ledger.store import Ledger
+from agentgolf.report.tables import console, number
+
+SHOWN = (
+    "position",
+    "model",
+    "state",
+    "said",
+    "finish",
+    "input_tokens",
+    "output_tokens",
+    "cost_usd",
+    "seconds",
+    "sent_at",
+)
+
+
+def trajectory(ledger: Ledger, reference: str) -> list[dict[str, Any]]:
+    """The calls of a trial in order. Each has only the messages that the call before it did not have."""
+    run, trial = find_trial(ledger, reference)
+    rows = ledger.rows(
+        "SELECT * FROM calls WHERE run_id = ? AND trial_number = ? ORDER BY id", run["id"], trial["number"]
+    )
+    calls, shown = [], 0
+    for row in rows:
+        request = json.loads(read_blob(ledger, row["request_blob"]))
+        messages = request.get("messages") or request.get("input") or []
+        again = shown if len(messages) > shown else 0
+        calls.append(
+            {
+                **{key: row[key] for key in SHOWN},
+                "messages": messages[again:],
+                "reply": read_blob(ledger, row["reply_blob"]),
+            }
+        )
+        shown = len(messages)
+    return calls
+
+
+def print_trajectory(calls: list[dict[str, Any]]) -> None:
+    if not calls:
+        console().print("no model was asked for this trial")
+    for count, call in enumerate(calls, 1):
+        for message in call["messages"]:
+            _part(f"{message['role']} to {call['model']}, call {count}", message["content"])
+        tokens = f"{call['input_tokens'] or 0:,} tokens in, {call['output_tokens'] or 0:,} out"
+        cost = f", ${call['cost_usd']:.4f}" if call["cost_usd"] is not None else ""
+        if call["state"] == "answered":
+            _part(f"reply, call {count}: {tokens}, {number(call['seconds'], 1)} s{cost}", call["reply"])
+        else:
+            _part(f"call {count} {call['state']}", call["said"] or "no answer is on record")
+
+
+def _part(title: str, text: str) -> None:
+    console().print(Rule(escape(title), align="left"))
+    shown = "".join(c for c in text if c in "\n\t" or c.isprintable())
+    console().print(shown, markup=False, highlight=False)

@@ -1,0 +1,236 @@
+"""Runs in which a language model proposes: a real server answers, the whole loop turns."""
+
+import json
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agentgolf.cli.app import main
+from agentgolf.errors import ModelError, UsageError
+from agentgolf.ledger.store import Ledger, Row
+from agentgolf.loop.home import shipped
+from agentgolf.loop.observer import Observer
+from agentgolf.proposer import llm
+from tests.proposer.model_server import KEY, Served, Turn, serving
+from tests.support import Fixture
+
+NEXT = {"QUALITY = 0.0": "QUALITY = 0.1", "QUALITY = 0.1": "QUALITY = 0.2", "QUALITY = 0.2": "QUALITY = 0.3"}
+
+
+def prompt_of(request: dict[str, Any]) -> str:
+    return str((request.get("messages") or request["input"])[-1]["content"])
+
+
+def improve(request: dict[str, Any], _: int = 0) -> Turn:
+    """Reads the file in the prompt, as a model would, and turns its quality up."""
+    text = next(m["content"] for m in request.get("messages") or request["input"] if "QUALITY" in m["content"])
+    old = next(line for line in NEXT if line in text)
+    return Turn(
+        text=f"HYPOTHESIS: more quality\nPREDICTED GAIN: 0.1\ntrain.py\n<<<<<<< SEARCH\n{old}\n=======\n{NEXT[old]}\n>>>>>>> REPLACE\n"
+    )
+
+
+class Agent(Fixture):
+    """The tiny course, with the shipped single-shot scaffold."""
+
+    def __init__(self, folder: Path, served: Served, monkeypatch: pytest.MonkeyPatch, **changes: Any) -> None:
+        super().__init__(folder, [])
+        monkeypatch.setenv("OPENAI_API_KEY", KEY)
+        monkeypatch.setenv("OPENAI_BASE_URL", served.url)
+        monkeypatch.setattr(llm.Model.__init__, "__defaults__", (*(llm.Model.__init__.__defaults__ or ())[:1], 0.001))
+        self.settings = self.settings.model_copy(update={"scaffold": str(shipped("prompts") / "single-shot")})
+        self.changes = changes
+
+    def create(self, ledger: Ledger, *, trials: int | None, jobs: int = 1, budget: float | None = None) -> Row:
+        row = super().create(ledger, trials=trials, jobs=jobs, budget=budget)
+        for column, value in self.changes.items():
+            ledger.db.execute(f"UPDATE runs SET {column} = ?", (value,))
+        return ledger.rows("SELECT * FROM runs WHERE id = ?", row["id"])[0]
+
+    def rows(self, sql: str) -> list[Row]:
+        with Ledger(self.runs, write=False) as ledger:
+            return ledger.rows(sql)
+
+
+def test_a_model_proposes_and_its_changes_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with serving(improve) as served:
+        agent = Agent(tmp_path, served, monkeypatch)
+        agent.play(trials=2)
+    trials = agent.rows("SELECT * FROM trials WHERE number > 0")
+    assert [(t["verdict"], t["hypothesis"], t["proposer"]) for t in trials] == [("keep", "more quality", "agent")] * 2
+    assert json.loads(trials[0]["detail_json"]) == {"attempts": 1, "predicted_gain_bpb": 0.1}
+    calls = agent.rows("SELECT * FROM calls ORDER BY id")
+    assert [(c["trial_number"], c["state"], c["input_tokens"]) for c in calls] == [
+        (1, "answered", 100),
+        (2, "answered", 100),
+    ]
+    assert calls[0]["cost_usd"] == pytest.approx(100 * 0.25e-6 + 20 * 2e-6)
+    # The second prompt tells what the first gave, with the gain rounded to the noise.
+    second = prompt_of(served.requests[1])
+    assert re.search(r"trial 1 on 0: more quality: keep, gain \+0\.(09|10)\d0", second) and "QUALITY = 0.1" in second
+    assert "at most 100,000 bytes" in second and "sliding-window evaluation" in second
+
+
+def test_an_edit_that_does_not_fit_goes_back_to_the_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def answer(request: dict[str, Any], number: int) -> Turn:
+        if number == 0:
+            return Turn(text="HYPOTHESIS: x\n<<<<<<< SEARCH\nQUALITY = 7\n=======\nQUALITY = 8\n>>>>>>> REPLACE\n")
+        assert "these lines are not there:\n| QUALITY = 7" in prompt_of(request)
+        return improve(request)
+
+    with serving(answer) as served:
+        agent = Agent(tmp_path, served, monkeypatch)
+        agent.play(trials=1)
+    (trial,) = agent.rows("SELECT * FROM trials WHERE number = 1")
+    assert trial["verdict"] == "keep" and json.loads(trial["detail_json"])["attempts"] == 2
+
+
+@pytest.mark.parametrize(
+    "reply", ["I would rather not.", "```python\nimport os\n```", "<<<<<<< SEARCH\n", "x" * 1_000_000]
+)
+def test_a_model_that_never_gives_an_edit_is_a_rejected_trial(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reply: str
+) -> None:
+    with serving(lambda *_: Turn(text=reply)) as served:
+        agent = Agent(tmp_path, served, monkeypatch)
+        agent.play(trials=1)
+    (trial,) = agent.rows("SELECT * FROM trials WHERE number = 1")
+    assert (trial["outcome"], trial["verdict"]) == ("rejected", "revert")
+    assert "no usable edit in 3 replies" in trial["reason"] and len(trial["reason"]) < 1000
+    assert len(served.requests) == 3
+
+
+def test_a_resume_repeats_no_paid_call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class DieError(Exception):
+        pass
+
+    def die(what: str) -> None:
+        if what == "answered":
+            raise DieError
+
+    with serving(improve) as served:
+        agent = Agent(tmp_path, served, monkeypatch)
+        with pytest.raises(DieError):
+            agent.play(trials=1, on_transition=die)
+        agent.play(trials=1)
+        assert len(served.requests) == 1
+    assert agent.rows("SELECT verdict FROM trials WHERE number = 1") == [{"verdict": "keep"}]
+
+
+def test_while_no_model_answers_an_offline_proposer_stands_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(llm, "ATTEMPTS", 2)
+    notes: list[str] = []
+
+    class Notes(Observer):
+        def note(self, text: str) -> None:
+            notes.append(text)
+
+    with serving(lambda *_: Turn(status=503, text="down for the night")) as served:
+        agent = Agent(tmp_path, served, monkeypatch)
+        agent.play(trials=1, observer=Notes())
+    (trial,) = agent.rows("SELECT * FROM trials WHERE number = 1")
+    assert trial["proposer"] in ("playbook", "tuner")
+    assert any("down for the night; an offline proposer stands in" in note for note in notes)
+    assert agent.rows("SELECT state, said FROM calls")[0]["state"] == "failed"
+
+
+def test_a_refused_key_stops_with_one_sentence_and_loses_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with serving(lambda *_: Turn(status=401, text="no")) as served:
+        agent = Agent(tmp_path, served, monkeypatch)
+        with pytest.raises(ModelError, match="refused the key"):
+            agent.play(trials=1)
+    with serving(improve) as served:
+        monkeypatch.setenv("OPENAI_BASE_URL", served.url)
+        agent.play(trials=1)
+    assert agent.rows("SELECT verdict FROM trials WHERE number = 1") == [{"verdict": "keep"}]
+
+
+def test_a_prompt_that_is_too_long_is_told_again_shorter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def answer(request: dict[str, Any], number: int) -> Turn:
+        if "sliding-window" in prompt_of(request):
+            return Turn(status=400, text="context length", code="context_length_exceeded")
+        return improve(request)
+
+    with serving(answer) as served:
+        agent = Agent(tmp_path, served, monkeypatch)
+        agent.play(trials=1)
+    assert agent.rows("SELECT verdict FROM trials WHERE number = 1") == [{"verdict": "keep"}]
+    assert [c["state"] for c in agent.rows("SELECT state FROM calls")] == ["failed", "failed", "answered"]
+
+
+@pytest.mark.parametrize(
+    ("limit", "said"),
+    [({"max_cost_usd": 1e-6}, "of --max-cost"), ({"max_model_tokens": 100}, "120 of --max-tokens 100")],
+)
+def test_what_the_model_may_spend_ends_the_search_cleanly(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: dict[str, float], said: str
+) -> None:
+    notes: list[str] = []
+
+    class Notes(Observer):
+        def note(self, text: str) -> None:
+            notes.append(text)
+
+    with serving(improve) as served:
+        agent = Agent(tmp_path, served, monkeypatch, **limit)
+        agent.play(trials=3, observer=Notes())
+    assert agent.rows("SELECT state FROM runs") == [{"state": "finished"}]
+    assert len(agent.rows("SELECT 1 FROM trials WHERE number > 0")) == 1 and any(said in note for note in notes)
+
+
+def test_the_key_is_nowhere_on_disk_and_in_no_sandbox(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with serving(improve) as served:
+        agent = Agent(tmp_path, served, monkeypatch)
+        agent.play(trials=1)
+    assert served.keys == [f"Bearer {KEY}"]
+    for path in tmp_path.rglob("*"):
+        if path.is_file():
+            assert KEY.encode() not in path.read_bytes(), path
+
+
+def test_the_conversation_can_be_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with serving(improve) as served:
+        agent = Agent(tmp_path, served, monkeypatch)
+        agent.play(trials=1)
+
+    def show(*more: str) -> None:
+        monkeypatch.setattr(sys, "argv", ["agentgolf", "show", "1", "--trajectory", "--runs", str(agent.runs), *more])
+
+    show()
+    main_until_exit()
+    out = capsys.readouterr().out
+    assert (
+        "system to gpt-5-mini, call 1" in out
+        and "HYPOTHESIS: more quality" in out
+        and "120" not in out.split("reply")[0]
+    )
+    show("--json")
+    main_until_exit()
+    (call,) = json.loads(capsys.readouterr().out)
+    assert call["reply"].startswith("HYPOTHESIS") and [m["role"] for m in call["messages"]] == ["system", "user"]
+
+
+def main_until_exit() -> None:
+    try:
+        main()
+    except SystemExit as stop:
+        assert not stop.code
+
+
+def test_without_a_key_or_a_price_one_sentence_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with serving(improve) as served:
+        agent = Agent(tmp_path, served, monkeypatch, max_cost_usd=1.0)
+        monkeypatch.setenv("AGENTGOLF_MODEL", "unheard-of")
+        with pytest.raises(UsageError, match="no price is known for unheard-of, so --max-cost cannot be kept"):
+            agent.play(trials=1)
+    monkeypatch.delenv("OPENAI_API_KEY")
+    monkeypatch.delenv("OPENAI_BASE_URL")
+    with pytest.raises(UsageError, match="no key for the model: set OPENAI_API_KEY"):
+        agent.play(trials=1)
