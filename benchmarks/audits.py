@@ -1,10 +1,11 @@
-"""Does the causality audit convict who peeks, and nobody else? On the embedded course, at its six-second track.
+"""Does the causality audit convict who peeks, and nobody else? On the embedded course, at three seconds of training.
 
     python -m benchmarks.audits [--seeds 10] [--peeker-audits 100] [--only NAME]
 
-Honest: every playbook technique that fits, and test-time training, at --seeds trainings each, audited as before a
-keep: reference the baseline's replicates, bound below min_gain. Peeking: the baseline with 1% of its tokens looked at.
-Prints a line a variant: audits, false alarms, largest bound, replays and share of a 60-second training budget.
+Honest: the baseline, every technique of the playbook and two kinds of test-time training, --seeds trainings of each,
+audited as before a keep: the reference is the mean of baseline replicates, and the bound must fall below min_gain.
+Peeking: the baseline, looking at 1% of its tokens, asked no more than an ordinary trial is.
+Prints a line a variant: audits, refusals, largest bound, largest mean difference, replays, CPU-seconds.
 """
 
 import argparse
@@ -22,6 +23,7 @@ from agentgolf.data import load_documents, write_training_data
 from agentgolf.decide import leak
 from agentgolf.domain import Slot, Split
 from agentgolf.ledger.blobs import Blobs
+from agentgolf.loop.auditor import ORDINARY_ANYWHERE, ORDINARY_BY_GAIN
 from agentgolf.loop.bench import Bench
 from agentgolf.loop.home import find_course, shipped
 from agentgolf.loop.session import hidden_paths
@@ -33,7 +35,7 @@ from agentgolf.sandbox.slots import usable_cores
 from agentgolf.scoring.audit import claimed_gains, draw, generator
 from agentgolf.scoring.claims import Claims, reference_nats
 
-SPRINT_SECONDS = 60.0
+TRAIN_SECONDS, DOCUMENTS = 3.0, 20
 MIN_GAIN_BPB = 0.002
 FILE = "train_gpt.py"
 END = "        return torch.cat(rows) if rows else torch.empty(0, self.vocab_size)\n"
@@ -83,10 +85,13 @@ class Lab:
 
     def __init__(self, folder: Path) -> None:
         course = load_course(find_course("practice"), "smoke")
-        # Techniques are compared here by how they predict: what they weigh does not matter.
-        limits = course.limits.model_copy(update={"artifact_cap_bytes": 1_000_000})
-        self.course = dataclasses.replace(course, limits=limits)
-        documents = load_documents(course)
+        assert course.spec.data is not None
+        # What counts here is how they predict, not what they weigh; a third of the text is enough to ask about.
+        limits = course.limits.model_copy(update={"artifact_cap_bytes": 1_000_000, "train_seconds": TRAIN_SECONDS})
+        data = course.spec.data.model_copy(update={"heldout_a_documents": DOCUMENTS})
+        spec = course.spec.model_copy(update={"data": data})
+        self.course = dataclasses.replace(course, limits=limits, spec=spec)
+        documents = load_documents(self.course)
         self.bench = Bench(
             run="audits",
             course=self.course,
@@ -124,17 +129,23 @@ class Lab:
         finally:
             self.slots.put(slot)
 
-    def audit(self, jobs: list[tuple[Trained, list[Claims]]]) -> list[tuple[leak.Leak, float]]:
-        """The finding and the seconds of each."""
-        return list(self.pool.map(lambda job: self._audit(*job), enumerate(jobs)))
+    def audit(
+        self, jobs: list[tuple[Trained, list[Claims]]], replays: tuple[int, int] | None = None
+    ) -> list[tuple[leak.Leak, float]]:
+        """The finding and the CPU-seconds of each; `replays` by gain and anywhere, else as many as a keep needs."""
+        numbered = [(number, job, replays) for number, job in enumerate(jobs)]
+        return list(self.pool.map(lambda arguments: self._audit(*arguments), numbered))
 
-    def _audit(self, number: int, job: tuple[Trained, list[Claims]]) -> tuple[leak.Leak, float]:
+    def _audit(
+        self, number: int, job: tuple[Trained, list[Claims]], replays: tuple[int, int] | None
+    ) -> tuple[leak.Leak, float]:
         trained, references = job
         slot = self.slots.get()
         try:
             gains = claimed_gains(trained.claims, reference_nats(trained.claims, references))
             claimed = float(sum(part.sum() for part in gains))
             count = leak.replays_needed([], claimed, trained.claims.text_bytes, MIN_GAIN_BPB)
+            by_gain, anywhere = replays or (count, max(leak.MIN_ANYWHERE, count // 4))
             secret = os.urandom(16)
             rng = generator(secret, str(trained.spec.artifact_sha256))
             asked = AuditSpec(
@@ -143,7 +154,7 @@ class Lab:
                 stage="keep",
                 claims=trained.claims,
                 gains=gains,
-                questions=tuple(draw(gains, rng, count, max(leak.MIN_ANYWHERE, count // 4))),
+                questions=tuple(draw(gains, rng, by_gain, anywhere)),
                 secret=secret,
                 seconds=600.0,
             )
@@ -183,7 +194,7 @@ def main() -> None:
         if options.peeker_audits:
             peeking = lab.train({**base, FILE: with_predict(base[FILE], PEEK)}, range(options.seeds))
             jobs = [(peeking[i % len(peeking)], references) for i in range(options.peeker_audits)]
-            found = lab.audit(jobs)
+            found = lab.audit(jobs, (ORDINARY_BY_GAIN, ORDINARY_ANYWHERE))
             report("peeks at 1% of tokens", found)
             convicted = sum(seen.lower_bpb > 0 for seen, _ in found)
             print(f"peeking: {convicted} of {len(found)} convicted", flush=True)
@@ -195,8 +206,7 @@ def report(name: str, found: list[tuple[leak.Leak, float]]) -> int:
     print(
         f"{name}: {len(found)} audits, {refused} refused, largest bound {max(s.bound_bpb for s, _ in found):.5f} bpb, "
         f"largest mean difference {max(abs(s.mean_nats) for s, _ in found):.1e} nats, "
-        f"{statistics.mean(s.replays for s, _ in found):.0f} replays, {statistics.mean(t for _, t in found):.1f} CPU-s "
-        f"({statistics.mean(t for _, t in found) / SPRINT_SECONDS:.0%} of a sprint training)",
+        f"{statistics.mean(s.replays for s, _ in found):.0f} replays, {statistics.mean(t for _, t in found):.1f} CPU-s",
         flush=True,
     )
     return refused

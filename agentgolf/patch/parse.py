@@ -24,6 +24,8 @@ def parse_diff(diff: str) -> Patch:
     if not patches:
         raise PatchError("the edit changes nothing")
     files = tuple(sorted({path for patched in patches for path in _paths(patched.source_file, patched.target_file)}))
+    if not files:
+        raise PatchError("the edit names no file")
     return Patch(diff=diff, files=files, fingerprint=_fingerprint(patches))
 
 

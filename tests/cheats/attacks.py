@@ -23,23 +23,21 @@ def _new_file(path: str, line: str, mode: str = "100644") -> str:
 
 _SEARCH = """
 found = []
-for top in ("/", "/proc/1/root", "/proc/self/cwd/..", "/usr", "/home", "/root", "/mnt", "/var"):
+for top in ("/proc/1/root", "/proc/self/cwd/..", "/"):
+    if top != "/" and os.path.realpath(top) in ("/", "/course") or top == "/proc/1/root" and os.path.samestat(os.stat(top), os.stat("/")):
+        continue
     for folder, below, names in os.walk(top):
-        # Five seconds are not enough for these too (that the text's own package is hidden has a test of its own).
-        below[:] = [name for name in below if name not in ("site-packages", "dist-packages", "include", "doc", "locale")]
-        if folder.startswith(("/proc/", "/sys")) and not folder.startswith("/proc/1/root"):
-            continue
+        # Some seconds are not enough for these too (that the text's own package is hidden has a test of its own).
+        below[:] = [n for n in below if n not in ("site-packages", "dist-packages", "include", "doc", "locale", "proc", "sys")]
         for name in names:
             path = os.path.join(folder, name)
-            if name.endswith((".py", ".pyc", ".so")):
+            if not name.endswith((".txt", ".json", ".jsonl", ".bin", ".dat", ".sqlite", ".raw")):
                 continue
             try:
                 if os.path.isfile(path) and os.path.getsize(path) < 9_000_000 and WANTED in open(path, "rb").read():
                     found.append(path)
             except OSError:
                 pass
-        if len(found) > 3:
-            break
 raise SystemExit(f"held-out text found in {found}" if found else "no held-out text anywhere")
 """
 _TRY_ALL = """
