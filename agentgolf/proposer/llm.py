@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import openai
 
 ATTEMPTS = 8
-MAX_WAIT_SECONDS = 120.0
+FIRST_WAIT_SECONDS, MAX_WAIT_SECONDS = 2.0, 120.0
 MAX_REPLY_CHARACTERS = 2_000_000
 Wire = Literal["responses", "chat"]
 
@@ -79,11 +79,11 @@ class NoLog:
 class Model:
     """`ask` blocks until the model has answered, whatever that takes within bounds.
 
-    `note` is told of every wait; `wait_seconds` scales them, for tests.
+    `note` is told of every wait.
     """
 
-    def __init__(self, endpoint: Endpoint, note: Callable[[str], None] = lambda _: None, wait_seconds: float = 2.0):
-        self.endpoint, self._note, self._wait_seconds = endpoint, note, wait_seconds
+    def __init__(self, endpoint: Endpoint, note: Callable[[str], None] = lambda _: None) -> None:
+        self.endpoint, self._note = endpoint, note
 
     def ask(self, messages: Sequence[Message], log: CallLog, position: int) -> ModelReply:
         """The model's answer, `position`-th of the trial's conversation.
@@ -144,7 +144,7 @@ class Model:
         told = error.retry_after_seconds if isinstance(error, _TransientError) else None
         if told is not None:
             return min(told, MAX_WAIT_SECONDS)
-        return float(min(self._wait_seconds * 2 ** (state.attempt_number - 1), MAX_WAIT_SECONDS))
+        return float(min(FIRST_WAIT_SECONDS * 2 ** (state.attempt_number - 1), MAX_WAIT_SECONDS))
 
     def _once(self, request: Mapping[str, Any]) -> ModelReply:
         import httpx2

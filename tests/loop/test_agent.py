@@ -40,7 +40,7 @@ class Agent(Fixture):
         super().__init__(folder, [])
         monkeypatch.setenv("OPENAI_API_KEY", KEY)
         monkeypatch.setenv("OPENAI_BASE_URL", served.url)
-        monkeypatch.setattr(llm.Model.__init__, "__defaults__", (*(llm.Model.__init__.__defaults__ or ())[:1], 0.001))
+        monkeypatch.setattr(llm, "FIRST_WAIT_SECONDS", 0.001)
         self.settings = self.settings.model_copy(update={"scaffold": str(shipped("prompts") / "single-shot")})
         self.changes = changes
 

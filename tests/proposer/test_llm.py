@@ -14,9 +14,14 @@ WIRES = get_args(Wire)
 HELLO = [Message(role="system", content="be brief"), Message(role="user", content="hello")]
 
 
+@pytest.fixture(autouse=True)
+def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(llm, "FIRST_WAIT_SECONDS", 0.001)
+
+
 def model(served: Served, wire: Wire, **changes: Any) -> Model:
     endpoint = Endpoint(model="tiny", api_key=KEY, base_url=served.url, wire=wire, **changes)
-    return Model(endpoint, wait_seconds=0.001)
+    return Model(endpoint)
 
 
 def ask(turns: list[Turn], wire: Wire, **changes: Any) -> tuple[ModelReply, Served]:

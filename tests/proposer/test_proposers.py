@@ -8,7 +8,8 @@ import pytest
 
 from agentgolf.domain import Outcome, Proposal, TrialSummary, Verdict
 from agentgolf.errors import ProposerExhaustedError, UsageError
-from agentgolf.loop.home import shipped
+from agentgolf.loop.home import shipped, shipped_names
+from agentgolf.proposer.agent import Prompts
 from agentgolf.proposer.base import Context
 from agentgolf.proposer.catalogue import Technique, load_catalogue
 from agentgolf.proposer.constants import find_constants, replace_constants
@@ -222,3 +223,23 @@ def test_the_course_script_has_constants_to_tune() -> None:
     source = (shipped("sandboxes") / "practice" / "repo" / "train_gpt.py").read_text()
     ast.parse(source)
     assert {"MATRIX_LR", "EMBED_LR", "BATCH_SIZE", "WARMDOWN_SHARE"} <= {c.name for c in find_constants(source)}
+
+
+def test_every_shipped_scaffold_loads_and_says_what_it_is_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "none")
+    documented = (shipped("prompts").parent / "docs" / "scaffolds.md").read_text()
+    names = shipped_names("prompts")
+    assert {"offline", "single-shot"} <= set(names)
+    for name in names:
+        scaffold = load_scaffold(shipped("prompts") / name, shipped("prompts") / "playbook")
+        assert scaffold.summary and f"`{name}`" in documented, name
+        assert scaffold.trusted is (scaffold.model is None)
+
+
+def test_a_template_with_an_unknown_name_is_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / "task.md").write_text("line\n{{ unheard_of }}")
+    with pytest.raises(UsageError, match=r"task.md.*unheard_of"):
+        Prompts(folder=tmp_path).render("task.md")
+    (tmp_path / "task.md").write_text("line\n{% if %}")
+    with pytest.raises(UsageError, match=r"task.md:2"):
+        Prompts(folder=tmp_path).render("task.md")
