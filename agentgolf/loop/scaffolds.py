@@ -1,0 +1,78 @@
+"""Lists, checks and copies scaffolds."""
+
+import shutil
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from agentgolf.course import Course, repo_files
+from agentgolf.errors import UsageError
+from agentgolf.loop.home import find_scaffold, shipped, shipped_names
+from agentgolf.loop.rules import rules_text
+from agentgolf.proposer.agent import TEMPLATES, Prompts
+from agentgolf.proposer.catalogue import load_catalogue
+from agentgolf.proposer.scaffold import SCAFFOLD_FILE, ScaffoldSpec, read_spec
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScaffoldInfo:
+    """`prompts`: a scaffold's templates as they read before the first trial, by name."""
+
+    name: str
+    folder: str
+    summary: str
+    proposers: tuple[str, ...]
+    model: str | None
+    prompts: dict[str, str]
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def known_scaffolds() -> list[ScaffoldInfo]:
+    """The shipped ones, without their prompts."""
+    return [_info(find_scaffold(name), {}) for name in shipped_names("prompts")]
+
+
+def inspect_scaffold(name: str, course: Course) -> ScaffoldInfo:
+    """A scaffold with every template rendered for the course. Raises `UsageError` when anything in it is wrong."""
+    folder = find_scaffold(name)
+    spec = read_spec(folder / SCAFFOLD_FILE)
+    if "agent" not in spec.proposers:
+        return _info(folder, {})
+    missing = [template for template in TEMPLATES if not (folder / template).is_file()]
+    if missing:
+        raise UsageError(f"the scaffold {folder} lacks {', '.join(missing)}")
+    files = {file: (course.repo / file).read_text() for file in repo_files(course.repo) if course.is_editable(file)}
+    values = {
+        "rules": rules_text(course),
+        "files": files,
+        "parent": 0,
+        "lineage": [],
+        "history": [],
+        "playbook": load_catalogue(shipped("prompts") / "playbook"),
+        "cap_bytes": course.limits.artifact_cap_bytes,
+        "refused": "train.py: these lines are not there",
+    }
+    prompts = Prompts(folder=folder)
+    return _info(folder, {template: prompts.render(template, **values) for template in TEMPLATES})
+
+
+def new_scaffold(folder: Path, like: str) -> None:
+    """Copy a scaffold to change. Raises `UsageError` when the folder is not empty."""
+    source = find_scaffold(like)
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UsageError(f"{folder} exists and is not empty; choose a new folder")
+    shutil.copytree(source, folder, dirs_exist_ok=True)
+
+
+def _info(folder: Path, prompts: dict[str, str]) -> ScaffoldInfo:
+    spec: ScaffoldSpec = read_spec(folder / SCAFFOLD_FILE)
+    return ScaffoldInfo(
+        name=folder.name,
+        folder=str(folder),
+        summary=spec.summary,
+        proposers=tuple(spec.proposers),
+        model=spec.model.name if "agent" in spec.proposers else None,
+        prompts=prompts,
+    )
