@@ -19,13 +19,17 @@ TEMPLATES = ("system.md", "task.md", "repair.md")
 MAX_HYPOTHESIS = 200
 # How much of the history and of the playbook a prompt carries; the next level is tried when it is too long.
 LEVELS = ((40, True), (12, True), (5, False), (0, False))
+_CLOSING = re.compile(r"<\s*/\s*(data)", re.IGNORECASE)
 _HYPOTHESIS = re.compile(r"^\W*HYPOTHESIS\W*:\W*(.+)$", re.MULTILINE | re.IGNORECASE)
 _GAIN = re.compile(r"^\W*PREDICTED[ _]GAIN\W*:\W*([+-]?\d*\.?\d+)", re.MULTILINE | re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prompts:
-    """A scaffold's templates, rendered strictly: an unknown name in one is an error, not a blank."""
+    """A scaffold's templates, rendered strictly: an unknown name in one is an error, not a blank.
+
+    The filter `data` is for what a candidate may have written: it cannot close the <data> around it.
+    """
 
     folder: Path
 
@@ -34,6 +38,7 @@ class Prompts:
         environment = Environment(
             loader=FileSystemLoader(self.folder), undefined=StrictUndefined, trim_blocks=True, autoescape=False
         )
+        environment.filters["data"] = lambda text: _CLOSING.sub(r"<\\/\1", str(text))
         try:
             return environment.get_template(name).render(**values).strip()
         except (TemplateError, UnicodeDecodeError) as error:
