@@ -35,7 +35,7 @@ from agentgolf.sandbox.slots import usable_cores
 from agentgolf.scoring.audit import claimed_gains, draw, generator
 from agentgolf.scoring.claims import Claims, reference_nats
 
-TRAIN_SECONDS, DOCUMENTS = 3.0, 20
+TRAIN_SECONDS, DOCUMENTS, DOCUMENT_BYTES = 3.0, 30, 1500
 MIN_GAIN_BPB = 0.002
 FILE = "train_gpt.py"
 END = "        return torch.cat(rows) if rows else torch.empty(0, self.vocab_size)\n"
@@ -86,12 +86,13 @@ class Lab:
     def __init__(self, folder: Path) -> None:
         course = load_course(find_course("practice"), "smoke")
         assert course.spec.data is not None
-        # What counts here is how they predict, not what they weigh; a third of the text is enough to ask about.
+        # What counts here is how they predict, not what they weigh; a part of the text is enough to ask about.
         limits = course.limits.model_copy(update={"artifact_cap_bytes": 1_000_000, "train_seconds": TRAIN_SECONDS})
         data = course.spec.data.model_copy(update={"heldout_a_documents": DOCUMENTS})
         spec = course.spec.model_copy(update={"data": data})
         self.course = dataclasses.replace(course, limits=limits, spec=spec)
-        documents = load_documents(self.course)
+        whole = load_documents(self.course)
+        documents = dataclasses.replace(whole, heldout_a=tuple(text[:DOCUMENT_BYTES] for text in whole.heldout_a))
         self.bench = Bench(
             run="audits",
             course=self.course,
