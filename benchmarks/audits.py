@@ -1,4 +1,4 @@
-"""Does the causality audit convict who peeks, and nobody else? On the embedded course, at three seconds of training.
+"""Does the causality audit convict who peeks, and nobody else? On the embedded course, at six seconds of training.
 
     python -m benchmarks.audits [--seeds 10] [--peeker-audits 100] [--only NAME]
 
@@ -35,7 +35,7 @@ from agentgolf.sandbox.slots import usable_cores
 from agentgolf.scoring.audit import claimed_gains, draw, generator
 from agentgolf.scoring.claims import Claims, reference_nats
 
-TRAIN_SECONDS, DOCUMENTS, DOCUMENT_BYTES = 3.0, 30, 1500
+TRAIN_SECONDS, DOCUMENTS, DOCUMENT_BYTES = 6.0, 30, 1500
 MIN_GAIN_BPB = 0.002
 FILE = "train_gpt.py"
 END = "        return torch.cat(rows) if rows else torch.empty(0, self.vocab_size)\n"
