@@ -267,6 +267,14 @@ class TrialSummary:
     counted_bytes: int | None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Steering:
+    """What people said of a run's trials: none may grow from a vetoed one; the search goes on from the pinned one."""
+
+    vetoed: frozenset[int] = frozenset()
+    pinned: int | None = None
+
+
 def gain_bpb(best: float, new: float) -> float:
     """How much better `new` is than `best`: positive when its bits per byte are fewer."""
     return best - new

@@ -4,12 +4,28 @@ import dataclasses
 import math
 from collections.abc import Sequence
 
-from agentgolf.domain import TrialSummary, Verdict
+from agentgolf.domain import Steering, TrialSummary, Verdict
+
+NO_STEERING = Steering()
 
 
-def incumbent(trials: Sequence[TrialSummary]) -> TrialSummary:
-    """The last kept trial: each keep was tested against the one before it. Trial 0 is the baseline."""
-    kept = [trial for trial in trials if trial.verdict is Verdict.KEEP]
+def incumbent(trials: Sequence[TrialSummary], steering: Steering = NO_STEERING) -> TrialSummary:
+    """The last kept trial: each keep was tested against the one before it. Trial 0 is the baseline.
+
+    Vetoed trials and what grew from them are passed over. With a pin it is the last keep that grew from
+    the pinned trial, or that trial itself.
+    """
+    by_number = {trial.number: trial for trial in trials}
+    kept = [
+        trial
+        for trial in trials
+        if trial.verdict is Verdict.KEEP
+        and not steering.vetoed & {one.number for one in ancestry(trials, trial.number)}
+    ]
+    pinned = by_number.get(steering.pinned) if steering.pinned is not None else None
+    if pinned is not None:
+        grown = [trial for trial in kept if pinned.number in {one.number for one in ancestry(trials, trial.number)}]
+        return max([pinned, *grown], key=lambda trial: trial.number)
     return max(kept, key=lambda trial: trial.number)
 
 

@@ -261,6 +261,25 @@ CREATE TRIGGER answered_calls_stay BEFORE UPDATE ON calls WHEN old.state != 'sen
 BEGIN SELECT RAISE(ABORT, 'an answered call is immutable'); END;
 CREATE TRIGGER calls_are_kept BEFORE DELETE ON calls
 BEGIN SELECT RAISE(ABORT, 'calls are never deleted'); END;
+-- What people say to a run, live or stopped. A trial that takes a suggestion up has its id in detail_json. Of vetoes
+-- all count, of pins and unpins the last.
+CREATE TABLE suggestions (
+    id INTEGER PRIMARY KEY,
+    run_id INTEGER NOT NULL REFERENCES runs(id),
+    text TEXT NOT NULL,
+    suggested_at TEXT NOT NULL
+);
+CREATE TRIGGER suggestions_stay BEFORE UPDATE ON suggestions
+BEGIN SELECT RAISE(ABORT, 'what was said stays on record'); END;
+CREATE TABLE steering (
+    id INTEGER PRIMARY KEY,
+    run_id INTEGER NOT NULL REFERENCES runs(id),
+    kind TEXT NOT NULL CHECK (kind IN ('veto', 'pin', 'unpin')),
+    trial_number INTEGER NOT NULL,
+    said_at TEXT NOT NULL
+);
+CREATE TRIGGER steering_stays BEFORE UPDATE ON steering
+BEGIN SELECT RAISE(ABORT, 'what was said stays on record'); END;
 CREATE VIEW spending AS
 SELECT runs.name AS run, calls.model, count(*) AS calls, sum(calls.state = 'failed') AS failed,
        sum(calls.input_tokens) AS input_tokens, sum(calls.output_tokens) AS output_tokens,

@@ -123,11 +123,11 @@ class Ledger:
     # -- runs and sessions
 
     def start_run(self, **values: object) -> int:
-        return self._insert("run started", "runs", {**values, "state": "open", "started_at": now()})
+        return self.insert("run started", "runs", {**values, "state": "open", "started_at": now()})
 
     def finish_run(self, run_id: int, leak_bound_bpb: float | None, trouble: str) -> None:
         """`trouble` is a sentence when the gain that the run would report did not stand the audit."""
-        self._update(
+        self.update(
             "run finished",
             "runs",
             run_id,
@@ -147,7 +147,7 @@ class Ledger:
             "seen_at": now(),
             "spent_seconds": 0.0,
         }
-        return self._insert("session started", "sessions", values)
+        return self.insert("session started", "sessions", values)
 
     def heartbeat(self, session_id: int, spent_seconds: float) -> None:
         """Record what this process has spent so far; a resume never gets it back."""
@@ -160,7 +160,7 @@ class Ledger:
     # -- trials
 
     def propose(self, run_id: int, number: int, parent_id: int | None, proposal: Proposal) -> int:
-        return self._insert(
+        return self.insert(
             "proposed",
             "trials",
             {
@@ -197,12 +197,12 @@ class Ledger:
             )
 
     def decide(self, trial_id: int, decision: Decision) -> None:
-        self._update("decided", "trials", trial_id, {"state": "decided", **asdict(decision), "decided_at": now()})
+        self.update("decided", "trials", trial_id, {"state": "decided", **asdict(decision), "decided_at": now()})
 
     # -- replicates
 
     def launch(self, trial_id: int, for_trial_id: int, purpose: str, position: int, seed: int, split: Split) -> int:
-        return self._insert(
+        return self.insert(
             "launched",
             "replicates",
             {
@@ -310,10 +310,6 @@ class Ledger:
                 }
             )
 
-    def replayed_b(self, trial_id: int, seed: int) -> None:
-        """Held-out B has been read by a replay."""
-        self._insert("replayed", "replayed_b", {"trial_id": trial_id, "seed": seed, "read_at": now()})
-
     def call_sent(self, values: Row, request: str) -> int:
         """A request to a language model is about to go out; its id."""
         with self._transition("asked"):
@@ -358,13 +354,14 @@ class Ledger:
     def _set(self, table: str, row_id: int, values: Row) -> None:
         self.db.table(table).update(row_id, values)
 
-    def _insert(self, what: str, table: str, values: Row) -> int:
+    def insert(self, what: str, table: str, values: Row) -> int:
+        """Add a row in a transaction of its own, the transition `what`; gives its id."""
         with self._transition(what):
             key = self.db.table(table).insert(values).last_pk
             assert isinstance(key, int)
             return key
 
-    def _update(self, what: str, table: str, row_id: int, values: Row) -> None:
+    def update(self, what: str, table: str, row_id: int, values: Row) -> None:
         with self._transition(what):
             self._set(table, row_id, values)
 

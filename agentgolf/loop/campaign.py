@@ -16,6 +16,7 @@ from agentgolf.decide.stop import Costs, estimate, fits
 from agentgolf.domain import Clock, Outcome, Proposal, ReplicateState, TrialState, Verdict
 from agentgolf.errors import AgentgolfError, PatchError, ProposerExhaustedError
 from agentgolf.ledger.lineage import noise_groups, replicate_rows, scores_of, summaries, trial_row, trial_rows
+from agentgolf.ledger.steering import read_steering, waiting_suggestions
 from agentgolf.ledger.store import Decision, Ledger, Row
 from agentgolf.loop.auditor import Auditor, Finding
 from agentgolf.loop.budget import Budget
@@ -27,7 +28,7 @@ from agentgolf.loop.specs import Spec
 from agentgolf.patch.guard import guard
 from agentgolf.patch.parse import parse_diff
 from agentgolf.patch.workspace import GitStore
-from agentgolf.proposer.base import Context, Proposer
+from agentgolf.proposer.base import Context, Proposer, Suggestion
 from agentgolf.proposer.llm import CallLog
 
 # Besides training: starting interpreters, scoring, and a core that is slower than the reference.
@@ -214,7 +215,7 @@ class Campaign:
     def _final(self) -> Finding:
         """Baseline and incumbent with fresh seeds on held-out B, more pairs while the budget lasts; then an audit."""
         decided = summaries(trial_rows(self.ledger, self.row["id"]))
-        best = incumbent(decided)
+        best = incumbent(decided, read_steering(self.ledger, self.row["id"]))
         if best.number == 0:
             return Finding(leak=None, trouble="")
         ids = {row["number"]: row["id"] for row in trial_rows(self.ledger, self.row["id"])}
@@ -274,7 +275,8 @@ class Campaign:
     def _context(self, rows: Sequence[Row]) -> Context:
         noise, _ = pooled_noise(noise_groups(replicate_rows(self.ledger, self.row["id"])))
         history = feedback(summaries(rows), noise)
-        parent = incumbent(history)
+        parent = incumbent(history, read_steering(self.ledger, self.row["id"]))
+        waiting = waiting_suggestions(self.ledger, self.row["id"])
         commit = next(row["commit_sha"] for row in rows if row["number"] == parent.number)
         return Context(
             run_seed=self.row["seed"],
@@ -288,6 +290,7 @@ class Campaign:
             cap_bytes=self.course.limits.artifact_cap_bytes,
             rules=rules_text(self.course),
             calls=self.calls_of(len(rows)),
+            suggestion=Suggestion(id=waiting[0]["id"], text=waiting[0]["text"]) if waiting else None,
         )
 
     def _editable_text(self, commit: str) -> dict[str, str]:

@@ -18,7 +18,8 @@ from agentgolf.domain import Slot, Split
 from agentgolf.errors import CandidateError, PatchError, UsageError
 from agentgolf.ledger.blobs import Blobs
 from agentgolf.ledger.lineage import find_run, find_trial, noise_groups, replicate_rows, summaries, trial_rows
-from agentgolf.ledger.store import Ledger, Row
+from agentgolf.ledger.steering import read_steering
+from agentgolf.ledger.store import Ledger, Row, now
 from agentgolf.loop.bench import Bench
 from agentgolf.loop.observer import Observer, curve_point
 from agentgolf.loop.session import open_bench, run_folder
@@ -80,7 +81,7 @@ def find_target(ledger: Ledger, reference: str) -> tuple[Row, Row]:
         decided = summaries(trial_rows(ledger, run["id"]))
         if not decided:
             raise UsageError(f"the run {reference!r} has no finished trial yet")
-        _, trial = find_trial(ledger, f"{run['name']}:{incumbent(decided).number}")
+        _, trial = find_trial(ledger, f"{run['name']}:{incumbent(decided, read_steering(ledger, run['id'])).number}")
     if trial["commit_sha"] is None:
         raise UsageError(f"trial {trial['number']} was never applied ({trial['reason']}); there is nothing to replay")
     return run, trial
@@ -128,7 +129,12 @@ def replay(
             if split is Split.B:
                 with Ledger(ledger.folder, write=True, lock=False) as notes:
                     for spec in specs:
-                        notes.replayed_b(trial["id"] if spec.trial else first_id, spec.seed)
+                        read = {
+                            "trial_id": trial["id"] if spec.trial else first_id,
+                            "seed": spec.seed,
+                            "read_at": now(),
+                        }
+                        notes.insert("replayed", "replayed_b", read)
             scores = _measure(bench, specs, slots, observer)
     finally:
         store.close()

@@ -52,6 +52,7 @@ def inspect_scaffold(name: str, course: Course) -> ScaffoldInfo:
         "history": [],
         "playbook": load_catalogue(shipped("prompts") / "playbook"),
         "cap_bytes": course.limits.artifact_cap_bytes,
+        "suggestion": "",
         "refused": "train.py: these lines are not there",
     }
     prompts = Prompts(folder=folder)

@@ -10,7 +10,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, TemplateError
 
 from agentgolf.domain import Proposal
 from agentgolf.errors import ModelUnavailableError, PatchError, PromptTooLongError, UsageError
-from agentgolf.proposer.base import Context, Proposer, unified_diff
+from agentgolf.proposer.base import Context, Proposer, taken, unified_diff
 from agentgolf.proposer.catalogue import Technique
 from agentgolf.proposer.edits import apply_reply
 from agentgolf.proposer.llm import Message, Model
@@ -90,7 +90,7 @@ class AgentProposer:
             hypothesis=_hypothesis(text),
             edits=(),
             proposer=self.name,
-            detail={"attempts": self._repairs + 1},
+            detail={"attempts": self._repairs + 1, **taken(context)},
             refused=f"no usable edit in {self._repairs + 1} replies; the last: {refused}",
         )
 
@@ -119,6 +119,7 @@ class AgentProposer:
             "history": list(context.history[-trials:]) if trials else [],
             "playbook": list(self._playbook) if playbook else [],
             "cap_bytes": context.cap_bytes,
+            "suggestion": context.suggestion.text if context.suggestion else "",
         }
 
     def _proposal(self, context: Context, text: str, changed: dict[str, str], attempt: int) -> Proposal:
@@ -128,7 +129,7 @@ class AgentProposer:
             hypothesis=_hypothesis(text),
             edits=("".join(diffs),),
             proposer=self.name,
-            detail={"attempts": attempt + 1, "predicted_gain_bpb": float(gain[1]) if gain else None},
+            detail={"attempts": attempt + 1, "predicted_gain_bpb": float(gain[1]) if gain else None, **taken(context)},
         )
 
 

@@ -4,11 +4,12 @@ First each technique by itself, in the catalogue's order. Then what looks best b
 of techniques, and techniques again on an incumbent they have not met.
 """
 
+import re
 from collections.abc import Iterator, Sequence
 
 from agentgolf.domain import Outcome, Proposal, TrialSummary
 from agentgolf.errors import ProposerExhaustedError
-from agentgolf.proposer.base import Context, was_measured
+from agentgolf.proposer.base import Context, taken, was_measured
 from agentgolf.proposer.catalogue import Technique
 
 # What one more try of the same thing costs in the ranking, in bpb: about the seed noise.
@@ -17,6 +18,12 @@ RETRY_PENALTY_BPB = 0.004
 OVERSIZED_HOPE_BPB = 0.02
 # What an untried or failed technique counts for.
 UNKNOWN_GAIN_BPB = 0.0
+
+# The part of a technique's words that a suggestion must have to mean it.
+MEANT_SHARE = 0.4
+FILLERS = frozenset(
+    ("a", "an", "and", "the", "of", "for", "to", "with", "at", "in", "on", "instead", "try", "use", "each", "one")
+)
 
 Combination = tuple[str, ...]
 
@@ -28,7 +35,8 @@ class PlaybookProposer:
         self._techniques = {technique.name: technique for technique in techniques}
 
     def propose(self, context: Context) -> Proposal:
-        chosen = self._choose(context)
+        meant = self._meant(context)
+        chosen = (meant,) if meant else self._choose(context)
         pages = [self._techniques[name] for name in chosen]
         return Proposal(
             hypothesis=" + ".join(page.title for page in pages),
@@ -36,8 +44,19 @@ class PlaybookProposer:
             base=context.origin,
             proposer=self.name,
             technique="+".join(chosen),
-            detail={"techniques": list(chosen)},
+            detail={"techniques": list(chosen), **(taken(context) if meant else {})},
         )
+
+    def _meant(self, context: Context) -> str | None:
+        """The technique that a person's suggestion names, by its title's or its own words; the likest, if several."""
+        said = _words(context.suggestion.text) if context.suggestion else set()
+        likeness = {
+            name: len(said & (_words(page.title) | _words(name))) / len(_words(page.title) | _words(name))
+            for name, page in self._techniques.items()
+            if name not in self._kept(context)
+        }
+        best = max(likeness, key=lambda name: likeness[name], default=None)
+        return best if best is not None and likeness[best] >= MEANT_SHARE else None
 
     def _choose(self, context: Context) -> Combination:
         mine = [trial for trial in context.history if trial.proposer == self.name]
@@ -74,6 +93,10 @@ class PlaybookProposer:
                 total += _last_gain(tried.get((name,), []))
         # A pair must promise more than its better half, or it is two changes for the price of none.
         return total - RETRY_PENALTY_BPB * (len(combination) - 1)
+
+
+def _words(text: str) -> set[str]:
+    return {word for word in re.findall(r"[a-z0-9]+", text.lower()) if word not in FILLERS}
 
 
 def _combination(trial: TrialSummary) -> Combination:

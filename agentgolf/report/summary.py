@@ -16,6 +16,7 @@ from agentgolf.ledger.lineage import (
     summaries,
     trial_rows,
 )
+from agentgolf.ledger.steering import read_steering
 from agentgolf.ledger.store import Ledger
 
 Interval = tuple[float, float]
@@ -74,7 +75,7 @@ def summarize(ledger: Ledger, name: str | None) -> Summary:
     noise = pooled_noise(noise_groups(replicates))
     ids = {row["number"]: row["id"] for row in rows}
     baseline = scores_of(replicates, ids[0]) if rows else []
-    best = incumbent(decided) if decided else None
+    best = incumbent(decided, read_steering(ledger, run["id"])) if decided else None
     old = scores_of(replicates, ids[0], "B") if rows else []
     new = scores_of(replicates, ids[best.number], "B") if best and best.number else []
     final: Evidence | None = welch(old, new, 0.0, noise) if old and new else None

@@ -12,6 +12,7 @@ from rich.style import Style
 
 from agentgolf.decide.accept import half_width, pooled_noise
 from agentgolf.ledger.lineage import find_run
+from agentgolf.ledger.steering import read_steering
 from agentgolf.ledger.store import Ledger, Row
 from agentgolf.report.tables import DASH, VERDICT_STYLE, number
 
@@ -25,7 +26,8 @@ _TRIALS = """
 SELECT trials.id, trials.number AS trial, parents.number AS parent, trials.state, trials.proposer, trials.technique,
        trials.hypothesis, trials.outcome, trials.verdict, trials.val_bpb, trials.gain_bpb, trials.gain_low,
        trials.gain_high, trials.counted_bytes, trials.leak_bound_bpb, trials.commit_sha AS 'commit', trials.reason,
-       (SELECT min(score_kind) FROM replicates WHERE trial_id = trials.id) AS score_kind
+       (SELECT min(score_kind) FROM replicates WHERE trial_id = trials.id) AS score_kind,
+       (SELECT text FROM suggestions WHERE id = json_extract(trials.detail_json, '$.suggestion')) AS said
 FROM trials LEFT JOIN trials AS parents ON parents.id = trials.parent_id
 WHERE trials.run_id = ? ORDER BY trials.number
 """
@@ -44,8 +46,9 @@ def tree_rows(ledger: Ledger, name: str | None) -> tuple[str, list[Row]]:
     for score in ledger.rows(_SCORES, run["id"]):
         groups.setdefault((score["trial_id"], score["heldout"]), []).append(score["val_bpb"])
         own[score["trial_id"]] = own.get(score["trial_id"], 0) + (score["purpose"] in ("baseline", "search"))
+    steering = read_steering(ledger, run["id"])
     half = half_width(pooled_noise(list(groups.values())))
-    kept = _kept_path(rows)
+    kept = _kept_path(rows, steering.vetoed)
     for row in rows:
         count, mean = own.get(row.pop("id"), 0), row["val_bpb"]
         around = half / count**0.5 if half is not None and count and mean is not None else None
@@ -53,12 +56,20 @@ def tree_rows(ledger: Ledger, name: str | None) -> tuple[str, list[Row]]:
         row["val_bpb_low"] = mean - around if around is not None else None
         row["val_bpb_high"] = mean + around if around is not None else None
         row["kept_path"] = row["trial"] in kept
+        row["steering"] = "vetoed" if row["trial"] in steering.vetoed else ""
+        if row["trial"] == steering.pinned:
+            row["steering"] = "pinned"
+        row["suggestion"] = row.pop("said") or ""
     return run["name"], rows
 
 
-def _kept_path(rows: Sequence[Row]) -> set[int]:
+def _kept_path(rows: Sequence[Row], vetoed: frozenset[int]) -> set[int]:
     parents = {row["trial"]: row["parent"] for row in rows}
-    at = max((row["trial"] for row in rows if row["verdict"] == "keep"), default=None)
+    barred = set(vetoed)
+    for row in rows:  # a parent comes before its children
+        if row["parent"] in barred:
+            barred.add(row["trial"])
+    at = max((row["trial"] for row in rows if row["verdict"] == "keep" and row["trial"] not in barred), default=None)
     path: set[int] = set()
     while at is not None:
         path.add(at)
@@ -119,6 +130,10 @@ def _numbers(row: Mapping[str, Any]) -> Iterator[Segment]:
         yield Segment(f" {row['outcome']}", RED)
     if row["score_kind"] == "self_reported":
         yield Segment(" self-reported", YELLOW)
+    if row["steering"]:
+        yield Segment(f" {row['steering']}", YELLOW)
+    if row["suggestion"]:
+        yield Segment(" suggested", CYAN)
 
 
 def save_svg(tree: LineageTree, path: Path, title: str) -> None:

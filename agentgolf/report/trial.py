@@ -25,6 +25,7 @@ def trial_details(ledger: Ledger, reference: str) -> dict[str, Any]:
         "WHERE replicates.trial_id = ? ORDER BY replicate_id, role DESC",
         trial["id"],
     )
+    said = ledger.rows("SELECT text FROM suggestions WHERE id = json_extract(?, '$.suggestion')", trial["detail_json"])
     parent = ledger.rows("SELECT number FROM trials WHERE id = ?", trial["parent_id"])
     return {
         "run": run["name"],
@@ -56,6 +57,7 @@ def trial_details(ledger: Ledger, reference: str) -> dict[str, Any]:
             )
         },
         "detail": json.loads(trial["detail_json"]),
+        "suggestion": said[0]["text"] if said else "",
         "diff": read_blob(ledger, trial["diff_sha256"]),
         "edits": json.loads(trial["edits_json"]),
         "replicates": replicates,
@@ -73,6 +75,7 @@ def print_trial(details: dict[str, Any]) -> None:
         ),
         ("hypothesis", safe(details["hypothesis"])),
         ("proposed by", f"{details['proposer']} ({safe(details['technique'])})"),
+        *([("suggested", safe(details["suggestion"]))] if details["suggestion"] else []),
         (
             "verdict",
             f"{details['verdict'] or details['state']} ({details['outcome'] or 'open'}): {safe(details['reason'])}",
