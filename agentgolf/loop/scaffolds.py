@@ -9,9 +9,8 @@ from agentgolf.course import Course, repo_files
 from agentgolf.errors import UsageError
 from agentgolf.loop.home import find_scaffold, shipped, shipped_names
 from agentgolf.loop.rules import rules_text
-from agentgolf.proposer.agent import TEMPLATES, Prompts
 from agentgolf.proposer.catalogue import load_catalogue
-from agentgolf.proposer.scaffold import SCAFFOLD_FILE, ScaffoldSpec, read_spec
+from agentgolf.proposer.scaffold import SCAFFOLD_FILE, ScaffoldSpec, prompts_of, read_spec, templates_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,9 +39,7 @@ def inspect_scaffold(name: str, course: Course) -> ScaffoldInfo:
     spec = read_spec(folder / SCAFFOLD_FILE)
     if "agent" not in spec.proposers:
         return _info(folder, {})
-    missing = [template for template in TEMPLATES if not (folder / template).is_file()]
-    if missing:
-        raise UsageError(f"the scaffold {folder} lacks {', '.join(missing)}")
+    prompts = prompts_of(spec, folder, shipped("prompts") / "common")
     files = {file: (course.repo / file).read_text() for file in repo_files(course.repo) if course.is_editable(file)}
     values = {
         "rules": rules_text(course),
@@ -55,15 +52,16 @@ def inspect_scaffold(name: str, course: Course) -> ScaffoldInfo:
         "suggestion": "",
         "refused": "train.py: these lines are not there",
     }
-    prompts = Prompts(folder=folder)
-    return _info(folder, {template: prompts.render(template, **values) for template in TEMPLATES})
+    return _info(folder, {template: prompts.render(template, **values) for template in templates_of(spec)})
 
 
 def new_scaffold(folder: Path, like: str) -> None:
-    """Copy a scaffold to change. Raises `UsageError` when the folder is not empty."""
+    """Copy a scaffold to change, with the common templates. Raises `UsageError` when the folder is not empty."""
     source = find_scaffold(like)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UsageError(f"{folder} exists and is not empty; choose a new folder")
+    if "agent" in read_spec(source / SCAFFOLD_FILE).proposers:
+        shutil.copytree(shipped("prompts") / "common", folder, dirs_exist_ok=True)
     shutil.copytree(source, folder, dirs_exist_ok=True)
 
 

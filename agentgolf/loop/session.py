@@ -69,7 +69,7 @@ def open_course(settings: Settings) -> Course:
 def open_scaffold(name: str, course: Course, note: Callable[[str], None] = lambda _: None) -> Scaffold:
     """The scaffold, with the course's own playbook if it has one, else the shipped one."""
     playbook = course.folder / course.spec.playbook if course.spec.playbook else shipped("prompts") / "playbook"
-    return load_scaffold(find_scaffold(name), playbook, note)
+    return load_scaffold(find_scaffold(name), playbook, shipped("prompts") / "common", note)
 
 
 def create_run(ledger: Ledger, request: RunRequest, course: Course, slots: list[Slot], sandbox: Sandbox) -> Row:

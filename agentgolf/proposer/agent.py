@@ -15,7 +15,6 @@ from agentgolf.proposer.catalogue import Technique
 from agentgolf.proposer.edits import apply_reply
 from agentgolf.proposer.llm import Message, Model
 
-TEMPLATES = ("system.md", "task.md", "repair.md")
 MAX_HYPOTHESIS = 200
 # How much of the history and of the playbook a prompt carries; the next level is tried when it is too long.
 LEVELS = ((40, True), (12, True), (5, False), (0, False))
@@ -28,26 +27,38 @@ _GAIN = re.compile(r"^\W*PREDICTED[ _]GAIN\W*:\W*([+-]?\d*\.?\d+)", re.MULTILINE
 class Prompts:
     """A scaffold's templates, rendered strictly: an unknown name in one is an error, not a blank.
 
-    The filter `data` is for what a candidate may have written: it cannot close the <data> around it.
+    What the scaffold's folder lacks is taken from `common`. The filter `data` is for what a candidate may have
+    written: it cannot close the <data> around it.
     """
 
     folder: Path
+    common: Path
+
+    def has(self, name: str) -> bool:
+        return (self.folder / name).is_file() or (self.common / name).is_file()
 
     def render(self, name: str, **values: Any) -> str:
         """Raises `UsageError` with the file and what is wrong in it."""
         environment = Environment(
-            loader=FileSystemLoader(self.folder), undefined=StrictUndefined, trim_blocks=True, autoescape=False
+            loader=FileSystemLoader([self.folder, self.common]),
+            undefined=StrictUndefined,
+            trim_blocks=True,
+            autoescape=False,
         )
         environment.filters["data"] = lambda text: _CLOSING.sub(r"<\\/\1", str(text))
         try:
             return environment.get_template(name).render(**values).strip()
         except (TemplateError, UnicodeDecodeError) as error:
             line = f":{error.lineno}" if hasattr(error, "lineno") else ""
-            raise UsageError(f"{self.folder / name}{line}: {error or type(error).__name__}") from error
+            place = getattr(error, "filename", None) or self.folder / name
+            raise UsageError(f"{place}{line}: {error or type(error).__name__}") from error
 
 
 class AgentProposer:
-    """`repairs`: how often a reply without a usable edit goes back. `fallback` proposes while no model answers."""
+    """Asks the `steps`, templates, one after the other; the last reply holds the edit.
+
+    `repairs`: how often a reply without a usable edit goes back. `fallback` proposes while no model answers.
+    """
 
     name = "agent"
 
@@ -57,12 +68,13 @@ class AgentProposer:
         prompts: Prompts,
         playbook: Sequence[Technique],
         *,
+        steps: Sequence[str],
         repairs: int,
         fallback: Proposer | None = None,
         note: Callable[[str], None] = lambda _: None,
     ) -> None:
         self._model, self._prompts, self._playbook = model, prompts, playbook
-        self._repairs, self._fallback, self._note = repairs, fallback, note
+        self._steps, self._repairs, self._fallback, self._note = steps, repairs, fallback, note
 
     def propose(self, context: Context) -> Proposal:
         """Raises `ModelError` when the server refuses what no waiting mends, such as a key."""
@@ -76,6 +88,9 @@ class AgentProposer:
 
     def _converse(self, context: Context) -> Proposal:
         messages, text = self._open(context)
+        values = self._values(context, LEVELS[0][0], LEVELS[0][1])
+        for step in self._steps[1:]:
+            text = self._go_on(messages, text, self._prompts.render(step, **values), context)
         for attempt in range(self._repairs + 1):
             try:
                 changed = apply_reply(text, context.files)
@@ -83,9 +98,7 @@ class AgentProposer:
             except PatchError as error:
                 refused = str(error)
             if attempt < self._repairs:
-                messages.append(Message(role="assistant", content=text))
-                messages.append(Message(role="user", content=self._prompts.render("repair.md", refused=refused)))
-                text = self._model.ask(messages, context.calls, len(messages)).text
+                text = self._go_on(messages, text, self._prompts.render("repair.md", refused=refused), context)
         return Proposal(
             hypothesis=_hypothesis(text),
             edits=(),
@@ -94,13 +107,19 @@ class AgentProposer:
             refused=f"no usable edit in {self._repairs + 1} replies; the last: {refused}",
         )
 
+    def _go_on(self, messages: list[Message], said: str, ask: str, context: Context) -> str:
+        """The next reply; what was said and asked joins the conversation."""
+        messages.append(Message(role="assistant", content=said))
+        messages.append(Message(role="user", content=ask))
+        return self._model.ask(messages, context.calls, len(LEVELS) + len(messages)).text
+
     def _open(self, context: Context) -> tuple[list[Message], str]:
         """The conversation so far and the model's first reply; what is too long is told again, shorter."""
         for level, (trials, playbook) in enumerate(LEVELS):
             messages = [
                 Message(role="system", content=self._prompts.render("system.md", **self._values(context, 0, False))),
                 Message(
-                    role="user", content=self._prompts.render("task.md", **self._values(context, trials, playbook))
+                    role="user", content=self._prompts.render(self._steps[0], **self._values(context, trials, playbook))
                 ),
             ]
             try:

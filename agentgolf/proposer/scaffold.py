@@ -10,7 +10,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from agentgolf.errors import UsageError
-from agentgolf.proposer.agent import TEMPLATES, AgentProposer, Prompts
+from agentgolf.proposer.agent import AgentProposer, Prompts
 from agentgolf.proposer.base import Proposer
 from agentgolf.proposer.catalogue import load_catalogue
 from agentgolf.proposer.llm import Endpoint, Model
@@ -43,10 +43,14 @@ class ModelSpec(BaseModel):
 
 
 class AgentSpec(BaseModel):
-    """How an agent works. `repairs`: how often a reply without a usable edit goes back to the model."""
+    """How an agent works. `steps` are templates, asked one after the other; the last reply holds the edit.
+
+    `repairs`: how often a reply without a usable edit goes back to the model.
+    """
 
     model_config = ConfigDict(extra="forbid")
 
+    steps: list[str] = Field(default=["task.md"], min_length=1)
     repairs: int = Field(default=2, ge=0, le=10)
 
 
@@ -77,11 +81,14 @@ class Scaffold:
     model: str | None = None
 
 
-def load_scaffold(folder: Path, playbook: Path, note: Callable[[str], None] = lambda _: None) -> Scaffold:
-    """Raises `UsageError` when the folder has no valid scaffold.toml, or its model no key."""
+def load_scaffold(folder: Path, playbook: Path, common: Path, note: Callable[[str], None] = lambda _: None) -> Scaffold:
+    """`common` has the templates that a scaffold's own folder may lack.
+
+    Raises `UsageError` when the folder has no valid scaffold.toml, or its model no key.
+    """
     path = folder / SCAFFOLD_FILE
     spec = read_spec(path)
-    made = [_proposer(kind, spec, folder, playbook, note) for kind in spec.proposers]
+    made = [_proposer(kind, spec, folder, playbook, common, note) for kind in spec.proposers]
     turns = spec.turns or [1] * len(made)
     if len(turns) != len(made) or min(turns) < 1:
         raise UsageError(f"{path}: turns needs one number of at least 1 for each proposer")
@@ -108,6 +115,19 @@ def read_spec(path: Path) -> ScaffoldSpec:
         raise UsageError(f"{path}: {key}: {first['msg']}") from error
 
 
+def templates_of(spec: ScaffoldSpec) -> list[str]:
+    return ["system.md", *spec.agent.steps, "repair.md"]
+
+
+def prompts_of(spec: ScaffoldSpec, folder: Path, common: Path) -> Prompts:
+    """Raises `UsageError` when a template is nowhere."""
+    prompts = Prompts(folder=folder, common=common)
+    missing = [name for name in templates_of(spec) if not prompts.has(name)]
+    if missing:
+        raise UsageError(f"the scaffold {folder} lacks {', '.join(missing)}")
+    return prompts
+
+
 def model_endpoint(spec: ModelSpec, environment: Mapping[str, str]) -> Endpoint:
     """Where to ask, and with which key. Raises `UsageError` when OpenAI's own server would be asked without one."""
     base_url = environment.get("OPENAI_BASE_URL") or spec.base_url
@@ -129,7 +149,9 @@ def model_endpoint(spec: ModelSpec, environment: Mapping[str, str]) -> Endpoint:
     )
 
 
-def _proposer(kind: Kind, spec: ScaffoldSpec, folder: Path, playbook: Path, note: Callable[[str], None]) -> Proposer:
+def _proposer(
+    kind: Kind, spec: ScaffoldSpec, folder: Path, playbook: Path, common: Path, note: Callable[[str], None]
+) -> Proposer:
     if kind == "tuner":
         return TunerProposer()
     if kind == "scripted":
@@ -137,13 +159,11 @@ def _proposer(kind: Kind, spec: ScaffoldSpec, folder: Path, playbook: Path, note
     catalogue = load_catalogue(playbook)
     if kind == "playbook":
         return PlaybookProposer(catalogue)
-    missing = [name for name in TEMPLATES if not (folder / name).is_file()]
-    if missing:
-        raise UsageError(f"the scaffold {folder} lacks {', '.join(missing)}")
     return AgentProposer(
         Model(model_endpoint(spec.model, os.environ), note),
-        Prompts(folder=folder),
+        prompts_of(spec, folder, common),
         catalogue,
+        steps=spec.agent.steps,
         repairs=spec.agent.repairs,
         fallback=RotationProposer([PlaybookProposer(catalogue), TunerProposer()], [2, 1]),
         note=note,

@@ -36,9 +36,10 @@ def test_a_copy_can_be_made_and_a_mistake_in_it_is_one_sentence(
     (folder / "task.md").write_text("{{ nonsense }}")
     code, _, err = call(capsys, monkeypatch, "scaffold", "check", folder)
     assert code == 2 and "task.md" in err and "nonsense" in err and "Traceback" not in err
-    (folder / "task.md").unlink()
+    toml = (folder / "scaffold.toml").read_text()
+    (folder / "scaffold.toml").write_text(toml.replace("repairs = 2", 'repairs = 2\nsteps = ["plan.md", "task.md"]'))
     code, _, err = call(capsys, monkeypatch, "scaffold", "check", folder)
-    assert code == 2 and "lacks task.md" in err
+    assert code == 2 and "lacks plan.md" in err
     (folder / "scaffold.toml").write_text("summary = 1")
     code, _, err = call(capsys, monkeypatch, "scaffold", "check", folder)
     assert code == 2 and "scaffold.toml" in err

@@ -34,19 +34,27 @@ def improve(request: dict[str, Any], _: int = 0) -> Turn:
 
 
 class Agent(Fixture):
-    """The tiny course, with the shipped single-shot scaffold."""
+    """The tiny course, with a shipped scaffold and a server of one's own."""
 
-    def __init__(self, folder: Path, served: Served, monkeypatch: pytest.MonkeyPatch, **changes: Any) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        served: Served,
+        monkeypatch: pytest.MonkeyPatch,
+        *,
+        scaffold: str = "single-shot",
+        limits: dict[str, float] | None = None,
+    ) -> None:
         super().__init__(folder, [])
         monkeypatch.setenv("OPENAI_API_KEY", KEY)
         monkeypatch.setenv("OPENAI_BASE_URL", served.url)
         monkeypatch.setattr(llm, "FIRST_WAIT_SECONDS", 0.001)
-        self.settings = self.settings.model_copy(update={"scaffold": str(shipped("prompts") / "single-shot")})
-        self.changes = changes
+        self.settings = self.settings.model_copy(update={"scaffold": str(shipped("prompts") / scaffold)})
+        self.limits = limits or {}
 
     def create(self, ledger: Ledger, *, trials: int | None, jobs: int = 1, budget: float | None = None) -> Row:
         row = super().create(ledger, trials=trials, jobs=jobs, budget=budget)
-        for column, value in self.changes.items():
+        for column, value in self.limits.items():
             ledger.db.execute(f"UPDATE runs SET {column} = ?", (value,))
         return ledger.rows("SELECT * FROM runs WHERE id = ?", row["id"])[0]
 
@@ -72,6 +80,27 @@ def test_a_model_proposes_and_its_changes_are_kept(tmp_path: Path, monkeypatch: 
     second = prompt_of(served.requests[1])
     assert re.search(r"trial 1 on 0: more quality: keep, gain \+0\.(09|10)\d0", second) and "QUALITY = 0.1" in second
     assert "at most 100,000 bytes" in second and "sliding-window evaluation" in second
+
+
+@pytest.mark.parametrize(
+    ("name", "asked"), [("plan-then-patch", 2), ("reflect", 3), ("ideas-first", 2), ("minimal", 1)]
+)
+def test_a_scaffold_of_several_steps_asks_them_in_one_conversation(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, asked: int
+) -> None:
+    """Only the last reply holds the edit; what was said before stays in the conversation."""
+
+    def answer(request: dict[str, Any], number: int) -> Turn:
+        return improve(request) if number == asked - 1 else Turn(text=f"thought {number}")
+
+    with serving(answer) as served:
+        agent = Agent(tmp_path, served, monkeypatch, scaffold=name)
+        agent.play(trials=1)
+    assert agent.rows("SELECT verdict FROM trials WHERE number = 1") == [{"verdict": "keep"}]
+    assert len(served.requests) == asked
+    last = served.requests[-1]["messages"]
+    assert [m["role"] for m in last] == ["system", "user", *["assistant", "user"] * (asked - 1)]
+    assert [m["content"] for m in last if m["role"] == "assistant"] == [f"thought {i}" for i in range(asked - 1)]
 
 
 def test_what_a_candidate_wrote_stays_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -198,7 +227,7 @@ def test_what_the_model_may_spend_ends_the_search_cleanly(
             notes.append(text)
 
     with serving(improve) as served:
-        agent = Agent(tmp_path, served, monkeypatch, **limit)
+        agent = Agent(tmp_path, served, monkeypatch, limits=limit)
         agent.play(trials=3, observer=Notes())
     assert agent.rows("SELECT state FROM runs") == [{"state": "finished"}]
     assert len(agent.rows("SELECT 1 FROM trials WHERE number > 0")) == 1 and any(said in note for note in notes)
@@ -247,7 +276,7 @@ def main_until_exit() -> None:
 
 def test_without_a_key_or_a_price_one_sentence_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with serving(improve) as served:
-        agent = Agent(tmp_path, served, monkeypatch, max_cost_usd=1.0)
+        agent = Agent(tmp_path, served, monkeypatch, limits={"max_cost_usd": 1.0})
         monkeypatch.setenv("AGENTGOLF_MODEL", "unheard-of")
         with pytest.raises(UsageError, match="no price is known for unheard-of, so --max-cost cannot be kept"):
             agent.play(trials=1)

@@ -208,7 +208,7 @@ def test_the_shipped_playbook_has_a_page_for_each_technique() -> None:
 
 @pytest.mark.parametrize("name", ["offline", "tuner", "techniques"])
 def test_the_shipped_scaffolds_load(name: str) -> None:
-    scaffold = load_scaffold(shipped("prompts") / name, shipped("prompts") / "playbook")
+    scaffold = load_scaffold(shipped("prompts") / name, shipped("prompts") / "playbook", shipped("prompts") / "common")
     assert scaffold.summary and scaffold.name == name
 
 
@@ -216,7 +216,7 @@ def test_the_shipped_scaffolds_load(name: str) -> None:
 def test_a_malformed_scaffold_is_one_sentence(tmp_path: Path, text: str) -> None:
     (tmp_path / "scaffold.toml").write_text(text)
     with pytest.raises(UsageError, match="scaffold.toml"):
-        load_scaffold(tmp_path, tmp_path)
+        load_scaffold(tmp_path, tmp_path, tmp_path)
 
 
 def test_the_course_script_has_constants_to_tune() -> None:
@@ -229,9 +229,11 @@ def test_every_shipped_scaffold_loads_and_says_what_it_is_for(monkeypatch: pytes
     monkeypatch.setenv("OPENAI_API_KEY", "none")
     documented = (shipped("prompts").parent / "docs" / "scaffolds.md").read_text()
     names = shipped_names("prompts")
-    assert {"offline", "single-shot"} <= set(names)
+    assert {"offline", "single-shot", "plan-then-patch", "reflect", "ideas-first", "minimal"} <= set(names)
     for name in names:
-        scaffold = load_scaffold(shipped("prompts") / name, shipped("prompts") / "playbook")
+        scaffold = load_scaffold(
+            shipped("prompts") / name, shipped("prompts") / "playbook", shipped("prompts") / "common"
+        )
         assert scaffold.summary and f"`{name}`" in documented, name
         assert scaffold.trusted is (scaffold.model is None)
 
@@ -239,7 +241,7 @@ def test_every_shipped_scaffold_loads_and_says_what_it_is_for(monkeypatch: pytes
 def test_a_template_with_an_unknown_name_is_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "task.md").write_text("line\n{{ unheard_of }}")
     with pytest.raises(UsageError, match=r"task.md.*unheard_of"):
-        Prompts(folder=tmp_path).render("task.md")
+        Prompts(folder=tmp_path, common=tmp_path).render("task.md")
     (tmp_path / "task.md").write_text("line\n{% if %}")
     with pytest.raises(UsageError, match=r"task.md:2"):
-        Prompts(folder=tmp_path).render("task.md")
+        Prompts(folder=tmp_path, common=tmp_path).render("task.md")
