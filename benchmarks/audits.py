@@ -1,9 +1,9 @@
 """Does the causality audit convict who peeks, and nobody else? On the embedded course, at six seconds of training.
 
-    python -m benchmarks.audits [--seeds 10] [--peeker-audits 100] [--only NAME]
+    python -m benchmarks.audits [--seeds 10] [--audits 1] [--peeker-audits 100] [--only NAME]
 
 Honest: the baseline, every technique of the playbook and two kinds of test-time training, --seeds trainings of each,
-audited as before a keep: the reference is the mean of baseline replicates, and the bound must fall below min_gain.
+each audited --audits times as before a keep: the reference is the mean of baseline replicates, and the bound must fall below min_gain.
 Peeking: the baseline, looking at 1% of its tokens, asked no more than an ordinary trial is.
 Prints a line a variant: audits, refusals, largest bound, largest mean difference, replays, CPU-seconds.
 """
@@ -170,6 +170,7 @@ class Lab:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, default=10)
+    parser.add_argument("--audits", type=int, default=1)
     parser.add_argument("--peeker-audits", type=int, default=100)
     parser.add_argument("--only", default="")
     options = parser.parse_args()
@@ -188,7 +189,8 @@ def main() -> None:
         alarms = audits = 0
         for name, files in variants.items():
             if re.search(options.only, name):
-                found = lab.audit([(trained, references) for trained in lab.train(files, range(options.seeds))])
+                trainings = lab.train(files, range(options.seeds))
+                found = lab.audit([(trained, references) for trained in trainings for _ in range(options.audits)])
                 alarms += report(name, found)
                 audits += len(found)
         print(f"honest: {alarms} false alarms in {audits} audits", flush=True)
