@@ -3,7 +3,8 @@
     python -m benchmarks.audits [--seeds 10] [--audits 1] [--peeker-audits 100] [--only NAME]
 
 Honest: the baseline, every technique of the playbook and two kinds of test-time training, --seeds trainings of each,
-each audited --audits times as before a keep: the reference is the mean of baseline replicates, and the bound must fall below min_gain.
+each audited --audits times as before a keep: the reference is the mean of baseline replicates, and the bound must
+fall below min_gain.
 Peeking: the baseline, looking at 1% of its tokens, asked no more than an ordinary trial is.
 Prints a line a variant: audits, refusals, largest bound, largest mean difference, replays, CPU-seconds.
 """
