@@ -36,7 +36,7 @@ from agentgolf.sandbox.slots import usable_cores
 from agentgolf.scoring.audit import claimed_gains, draw, generator
 from agentgolf.scoring.claims import Claims, reference_nats
 
-TRAIN_SECONDS, DOCUMENTS, DOCUMENT_BYTES = 6.0, 30, 1500
+TRAIN_SECONDS, DOCUMENTS, DOCUMENT_BYTES = 6.0, 60, 600
 MIN_GAIN_BPB = 0.002
 FILE = "train_gpt.py"
 END = "        return torch.cat(rows) if rows else torch.empty(0, self.vocab_size)\n"
