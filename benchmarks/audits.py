@@ -113,18 +113,21 @@ class Lab:
     def train(self, files: dict[str, bytes], seeds: range) -> list[Trained]:
         numbered = [(self.count + i, files, seed) for i, seed in enumerate(seeds)]
         self.count += len(numbered)
-        return list(self.pool.map(lambda job: self._train(*job), numbered))
+        return [found for found in self.pool.map(lambda job: self._train(*job), numbered) if found is not None]
 
-    def _train(self, number: int, files: dict[str, bytes], seed: int) -> Trained:
+    def _train(self, number: int, files: dict[str, bytes], seed: int) -> Trained | None:
+        """None, with a line that says why, when six seconds do not make a model that can be scored."""
         slot = self.slots.get()
         try:
             spec = Spec(replicate_id=number, trial=0, seed=seed, split=Split.A, files=files, label="")
             trained = self.bench.train(spec, slot, lambda line: None)
             if trained.artifact is None:
-                raise SystemExit(f"training failed: {trained.error}")
+                print(f"seed {seed}: {trained.error}", flush=True)
+                return None
             scored = self.bench.score(spec, slot, trained.artifact, trained.execution.clock_seconds)
             if scored.claims_sha256 is None:
-                raise SystemExit(f"scoring failed: {scored.error}")
+                print(f"seed {seed}: {scored.error}", flush=True)
+                return None
             claims = Claims.from_bytes(self.bench.blobs.read(scored.claims_sha256))
             spec = dataclasses.replace(spec, artifact_sha256=trained.artifact.sha256)
             return Trained(spec, claims)
@@ -192,7 +195,7 @@ def main() -> None:
             if re.search(options.only, name):
                 trainings = lab.train(files, range(options.seeds))
                 found = lab.audit([(trained, references) for trained in trainings for _ in range(options.audits)])
-                alarms += report(name, found)
+                alarms += report(name, found) if found else 0
                 audits += len(found)
         print(f"honest: {alarms} false alarms in {audits} audits", flush=True)
         if options.peeker_audits:
