@@ -197,14 +197,14 @@ class RunningProcess:
 
 def _tmpfs_use(family: list[psutil.Process]) -> tuple[int, int]:
     """Files in the sandbox's scratch and bytes in its shared memory, seen through a process inside."""
-    host = os.stat(SCRATCH_DIR).st_dev  # noqa: PTH116  (several times a second)
+    host = Path(SCRATCH_DIR).stat().st_dev
     for process in reversed(family):
+        inside = Path(f"/proc/{process.pid}/root")
+        scratch_dir, shared_dir = inside / SCRATCH_DIR.lstrip("/"), inside / "dev/shm"
         with contextlib.suppress(OSError):
-            root = f"/proc/{process.pid}/root"
-            if os.stat(root + SCRATCH_DIR).st_dev == host:  # noqa: PTH116
-                continue
-            scratch, shared = os.statvfs(root + SCRATCH_DIR), os.statvfs(root + "/dev/shm")
-            return scratch.f_files - scratch.f_ffree, (shared.f_blocks - shared.f_bfree) * shared.f_frsize
+            if scratch_dir.stat().st_dev != host:
+                scratch, shared = os.statvfs(scratch_dir), os.statvfs(shared_dir)
+                return scratch.f_files - scratch.f_ffree, (shared.f_blocks - shared.f_bfree) * shared.f_frsize
     return 0, 0
 
 

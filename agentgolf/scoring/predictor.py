@@ -18,6 +18,7 @@ PEEK is PRED by a copy: the predictor itself does not learn that it was asked. T
 
 import contextlib
 import copy
+import functools
 import importlib
 import os
 import socket
@@ -80,10 +81,10 @@ def answer(predictor: Any, as_tensor: Callable[[Any], Any], what: bytes, body: b
     return b"FAIL", 0, f"unknown question {what!r}".encode()
 
 
-def guarded(predictor: Any, as_tensor: Callable[[Any], Any], what: bytes, body: bytearray) -> Reply:
-    """The answer, or the FAIL that stands for what the candidate raised."""
+def guarded(reply: Callable[[], Reply]) -> Reply:
+    """The reply, or the FAIL that stands for what the candidate raised."""
     try:
-        return answer(predictor, as_tensor, what, body)
+        return reply()
     except Exception as error:  # noqa: BLE001  (a candidate may raise anything)
         return b"FAIL", 0, f"{type(error).__name__}: {error}"[:2000].encode()
 
@@ -98,19 +99,21 @@ def peek_in_a_fork(connection: socket.socket, predictor: Any, as_tensor: Callabl
     child = os.fork()
     if child == 0:
         try:
-            send(connection, *last_row(guarded(predictor, as_tensor, b"PRED", body)))
+            send(connection, *last_row(guarded(lambda: answer(predictor, as_tensor, b"PRED", body))))
         finally:
             os._exit(0)
     os.waitpid(child, 0)
 
 
 def peek_in_a_copy(connection: socket.socket, predictor: Any, as_tensor: Callable[[Any], Any], body: bytearray) -> None:
+    send(connection, *last_row(guarded(lambda: answer(copied(predictor), as_tensor, b"PRED", body))))
+
+
+def copied(predictor: Any) -> Any:
     try:
-        other = copy.deepcopy(predictor)
-    except Exception as error:  # noqa: BLE001  (a candidate may raise anything)
-        send(connection, b"FAIL", 0, f"the predictor cannot be copied: {type(error).__name__}: {error}"[:2000].encode())
-        return
-    send(connection, *last_row(guarded(other, as_tensor, b"PRED", body)))
+        return copy.deepcopy(predictor)
+    except Exception as error:
+        raise TypeError(f"the predictor cannot be copied: {type(error).__name__}: {error}") from error
 
 
 def serve(
@@ -127,7 +130,8 @@ def serve(
                     peek = peek_in_a_fork if may_fork() else peek_in_a_copy
                     peek(connection, predictor, as_tensor, body)
                 else:
-                    send(connection, *guarded(predictor, as_tensor, what, body))
+                    asked = functools.partial(answer, predictor, as_tensor, what, body)
+                    send(connection, *guarded(asked))
 
 
 def torch_of_one_thread() -> Any:

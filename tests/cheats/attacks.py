@@ -378,7 +378,7 @@ ATTACKS = [
     Attack(
         name="a flood of output",
         hooks={
-            "train": "import time\nfor i in range(300): sys.stdout.write('flood ' * 50_000)\nraise SystemExit('flooded')"
+            "train": "import sys\nfor i in range(300): sys.stdout.write('flood ' * 50_000)\nraise SystemExit('flooded')"
         },
         ends=("crashed",),
         said="flooded|exit code",
@@ -454,7 +454,7 @@ ATTACKS = [
     Attack(
         name="fakes an infrastructure failure",
         hooks={
-            "train": "print('Docker failed while starting: Cannot connect to the Docker daemon', file=sys.stderr)\nos._exit(125)"
+            "train": "import sys\nprint('Docker failed while starting: Cannot connect to the Docker daemon', file=sys.stderr)\nos._exit(125)"
         },
         ends=("crashed",),
         said="exit code 125",

@@ -1,6 +1,5 @@
 """Where nothing holds a candidate, code that nobody has read does not run unless the user says so."""
 
-import os
 import shutil
 import subprocess
 import sys
@@ -20,7 +19,7 @@ def agentgolf(path: Path, fixture: Fixture, *more: str) -> subprocess.CompletedP
     folder = str(fixture.course.folder)
     return subprocess.run(
         [*command, "--course", folder, "--runs", str(path / "runs"), *more],
-        env={"PATH": str(path / "bin"), "HOME": str(path), "PYTHONPATH": os.getcwd()},  # noqa: PTH109
+        env={"PATH": str(path / "bin"), "HOME": str(path), "PYTHONPATH": str(Path.cwd())},
         capture_output=True,
         text=True,
         check=False,

@@ -2,7 +2,6 @@
 
 import json
 import os
-import sys  # noqa: F401  (attacks use it)
 from pathlib import Path
 
 import numpy as np
