@@ -18,7 +18,7 @@ from agentgolf.errors import AgentgolfError, PatchError, ProposerExhaustedError
 from agentgolf.ledger.lineage import noise_groups, replicate_rows, scores_of, summaries, trial_row, trial_rows
 from agentgolf.ledger.steering import read_steering, waiting_suggestions
 from agentgolf.ledger.store import Decision, Ledger, Row
-from agentgolf.loop.auditor import Auditor, Finding
+from agentgolf.loop.auditor import CLEAN, Audits, Finding
 from agentgolf.loop.budget import Budget
 from agentgolf.loop.crew import Crew
 from agentgolf.loop.observer import Observer
@@ -47,7 +47,7 @@ class Campaign:
     store: GitStore
     proposer: Proposer
     crew: Crew
-    auditor: Auditor
+    auditor: Audits
     budget: Budget
     observer: Observer
     jobs: int
@@ -217,7 +217,7 @@ class Campaign:
         decided = summaries(trial_rows(self.ledger, self.row["id"]))
         best = incumbent(decided, read_steering(self.ledger, self.row["id"]))
         if best.number == 0:
-            return Finding(leak=None, trouble="")
+            return CLEAN
         ids = {row["number"]: row["id"] for row in trial_rows(self.ledger, self.row["id"])}
         count = self.course.spec.decision.final_replicates
         position = 0

@@ -1,13 +1,13 @@
 """Audits a recorded trial, as hard as asked: its artifacts are on record, so nothing is trained again."""
 
 import os
-import queue
 import tempfile
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from agentgolf.course import Course
 from agentgolf.decide import leak
@@ -15,14 +15,25 @@ from agentgolf.domain import Exam, Replays, Slot, Split
 from agentgolf.errors import CandidateError, UsageError
 from agentgolf.ledger.blobs import Blobs
 from agentgolf.ledger.store import Ledger, Row
-from agentgolf.loop.auditor import claimed, scored_rows, stored_spec, with_claims
+from agentgolf.loop.claimed import (
+    Claimed,
+    asking,
+    claimed_by,
+    drawn,
+    pilots,
+    scored_rows,
+    shares,
+    stored_spec,
+    with_claims,
+)
 from agentgolf.loop.crew import write_audit
 from agentgolf.loop.observer import Observer
+from agentgolf.loop.pool import on_slots
 from agentgolf.loop.session import open_bench, run_folder
 from agentgolf.loop.specs import Audited, AuditSpec, ExamSpec
 from agentgolf.patch.workspace import GitStore
 from agentgolf.sandbox.base import Sandbox
-from agentgolf.scoring.audit import draw, every_token, generator
+from agentgolf.scoring.audit import Question, every_token
 
 SECONDS_A_REPLAY = 5.0
 NOTE_EVERY = 2000
@@ -76,35 +87,23 @@ def audit(
             f"trial {trial['number']} has no scored artifact on held-out {request.split} to ask again"
             + ("; only the incumbent and the baseline are scored on B" if request.split is Split.B else "")
         )
-    store = GitStore(run_folder(ledger.folder, run["name"]) / "store.git")
-    try:
-        files = store.files(trial["commit_sha"])
-    finally:
-        store.close()
+    files = _files(ledger, run, trial)
     min_gain = course.spec.decision.min_gain_bpb
-    found = [(row, *claimed(ledger, trial, row)) for row in rows]
-    most = max(sum(float(part.sum()) for part in gains) for _, _, gains in found)
-    by_gain = request.replays or leak.replays_needed([], most, found[0][1].text_bytes, min_gain)
-    each = -(-by_gain // len(rows))
-    anywhere = -(-max(leak.MIN_ANYWHERE, by_gain // 4) // len(rows))
-    asked = []
-    for row, claims, gains in found:
-        secret = os.urandom(16)
-        rng = generator(secret, row["artifact_sha256"])
-        questions = every_token(claims) if request.lockstep else draw(gains, rng, each, anywhere)
-        asked.append(
-            AuditSpec(
-                spec=stored_spec(row, trial["number"], files),
-                stage="asked",
-                claims=claims,
-                gains=gains,
-                questions=tuple(questions),
-                secret=secret,
-                seconds=SECONDS_A_REPLAY * len(questions),
-            )
+    found, known = claimed_by(ledger, trial, rows), pilots(ledger, trial["id"])
+    most = max(one.gain_nats for one in found)
+    needed = request.replays or leak.replays_needed(known, most, found[0].claims.text_bytes, min_gain)
+    asked = [
+        asking(
+            one,
+            stored_spec(one.row, trial["number"], files),
+            "asked",
+            _every_token_of(one) if request.lockstep else drawn(one, *shares(needed, len(rows))),
+            SECONDS_A_REPLAY,
         )
+        for one in found
+    ]
     parts = _ask(ledger, run, course, sandbox, slots, observer, asked)
-    seen = leak.evaluate(parts, leak.tolerance(parts))
+    seen = leak.evaluate(parts, leak.tolerance(known))
     text_bytes = sum(spec.claims.text_bytes for spec in asked)
     nats = sum(float(part.sum()) for spec in asked for part in spec.claims.nats)
     again = nats + sum(item.difference_nats for part in parts for item in part.items)
@@ -149,11 +148,7 @@ def examine(
     rows = scored_rows(ledger, trial["id"])
     if not rows:
         raise UsageError(f"trial {trial['number']} has no score to examine")
-    store = GitStore(run_folder(ledger.folder, run["name"]) / "store.git")
-    try:
-        spec = stored_spec(rows[0], trial["number"], store.files(trial["commit_sha"]))
-    finally:
-        store.close()
+    spec = stored_spec(rows[0], trial["number"], _files(ledger, run, trial))
     asked = ExamSpec(spec=spec, stage="asked", secret=os.urandom(16))
     with (
         tempfile.TemporaryDirectory(prefix="agentgolf-") as scratch,
@@ -183,24 +178,16 @@ def _ask(
     asked: Sequence[AuditSpec],
 ) -> list[Replays]:
     """The replays, one entry an artifact; every audit is written down, whatever it finds."""
-    free: queue.SimpleQueue[Slot] = queue.SimpleQueue()
-    for slot in slots:
-        free.put(slot)
     with (
         tempfile.TemporaryDirectory(prefix="agentgolf-") as scratch,
         open_bench(Path(scratch), f"{run['name']}-audit", course, sandbox, ledger) as bench,
-        ThreadPoolExecutor(len(slots)) as pool,
     ):
 
-        def one(spec: AuditSpec) -> Audited:
-            slot = free.get()
-            try:
-                observer.stage(spec.spec.trial, f"auditing {spec.spec.label}")
-                return bench.audit(spec, slot, _progress(observer, spec))
-            finally:
-                free.put(slot)
+        def one(spec: AuditSpec, slot: Slot) -> Audited:
+            observer.stage(spec.spec.trial, f"auditing {spec.spec.label}")
+            return bench.audit(spec, slot, _progress(observer, spec))
 
-        done = list(pool.map(one, asked))
+        done = on_slots(slots, asked, one)
     with Ledger(ledger.folder, write=True, lock=False) as notes:
         for spec, audited in zip(asked, done, strict=True):
             write_audit(notes, spec, audited)
@@ -210,6 +197,18 @@ def _ask(
             raise audited.error or CandidateError(audited.execution.outcome, audited.execution.message)
         parts.append(audited.replays)
     return parts
+
+
+def _every_token_of(found: Claimed) -> Callable[[np.random.Generator], list[Question]]:
+    return lambda _: every_token(found.claims)
+
+
+def _files(ledger: Ledger, run: Row, trial: Row) -> dict[str, bytes]:
+    store = GitStore(run_folder(ledger.folder, run["name"]) / "store.git")
+    try:
+        return store.files(trial["commit_sha"])
+    finally:
+        store.close()
 
 
 def _progress(observer: Observer, spec: AuditSpec) -> Callable[[int], None]:

@@ -1,9 +1,7 @@
 """Trains a recorded trial again, in fresh sandboxes, without writing to the ledger."""
 
-import queue
 import tempfile
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +20,7 @@ from agentgolf.ledger.steering import read_steering
 from agentgolf.ledger.store import Ledger, Row, now
 from agentgolf.loop.bench import Bench
 from agentgolf.loop.observer import Observer, curve_point
+from agentgolf.loop.pool import on_slots
 from agentgolf.loop.session import open_bench, run_folder
 from agentgolf.loop.specs import Spec
 from agentgolf.patch.workspace import GitStore
@@ -216,27 +215,20 @@ def _specs(files: dict[str, bytes], trial: int, seeds: Sequence[int], split: Spl
 
 def _measure(bench: Bench, specs: Sequence[Spec], slots: Sequence[Slot], observer: Observer) -> dict[int, float]:
     """val_bpb by replicate."""
-    free: queue.SimpleQueue[Slot] = queue.SimpleQueue()
-    for slot in slots:
-        free.put(slot)
 
-    def one(spec: Spec) -> float:
-        slot = free.get()
-        try:
-            observer.stage(spec.trial, f"training {spec.label}")
-            trained = bench.train(spec, slot, lambda line: _follow(observer, spec, line))
-            if trained.artifact is None:
-                raise trained.error or CandidateError(trained.execution.outcome, trained.execution.message)
-            observer.stage(spec.trial, f"scoring {spec.label}")
-            scored = bench.score(spec, slot, trained.artifact, trained.execution.clock_seconds, trained.execution.log)
-            if scored.score is None:
-                raise scored.error or CandidateError(trained.execution.outcome, "no score")
-            return scored.score.val_bpb
-        finally:
-            free.put(slot)
+    def one(spec: Spec, slot: Slot) -> float:
+        observer.stage(spec.trial, f"training {spec.label}")
+        trained = bench.train(spec, slot, lambda line: _follow(observer, spec, line))
+        if trained.artifact is None:
+            raise trained.error or CandidateError(trained.execution.outcome, trained.execution.message)
+        observer.stage(spec.trial, f"scoring {spec.label}")
+        log = trained.execution.log
+        scored = bench.score(spec, slot, trained.artifact, trained.execution.clock_seconds, log)
+        if scored.score is None:
+            raise scored.error or CandidateError(trained.execution.outcome, "no score")
+        return scored.score.val_bpb
 
-    with ThreadPoolExecutor(len(slots)) as pool:
-        return dict(zip((spec.replicate_id for spec in specs), pool.map(one, specs), strict=True))
+    return dict(zip((spec.replicate_id for spec in specs), on_slots(slots, specs, one), strict=True))
 
 
 def _follow(observer: Observer, spec: Spec, line: str) -> None:

@@ -21,11 +21,12 @@ from agentgolf.errors import CourseError, EnvironmentNotReadyError, UsageError
 from agentgolf.ledger.calls import TrialCalls
 from agentgolf.ledger.lineage import find_run
 from agentgolf.ledger.store import Ledger, Row
-from agentgolf.loop.auditor import Auditor
+from agentgolf.loop.auditor import Auditor, Audits
 from agentgolf.loop.bench import Bench
 from agentgolf.loop.budget import Budget
 from agentgolf.loop.campaign import Campaign, first_guess
 from agentgolf.loop.crew import Crew
+from agentgolf.loop.examiner import Examiner
 from agentgolf.loop.home import find_course, find_scaffold, is_shipped, shipped
 from agentgolf.loop.observer import Observer
 from agentgolf.loop.prices import load_prices
@@ -269,7 +270,7 @@ def open_campaign(
                 store=store,
                 proposer=scaffold.proposer,
                 crew=crew,
-                auditor=Auditor(row=row, course=course, ledger=ledger, store=store, crew=crew),
+                auditor=_audits(row, course, ledger, store, crew),
                 budget=budget,
                 observer=observer,
                 jobs=len(slots),
@@ -280,6 +281,12 @@ def open_campaign(
             raise EnvironmentNotReadyError(f"git failed in {store.path}: {said}; then: agentgolf resume") from error
         finally:
             store.close()
+
+
+def _audits(row: Row, course: Course, ledger: Ledger, store: GitStore, crew: Crew) -> Audits:
+    if course.spec.scorer == "self_reported":
+        return Examiner(ledger=ledger, store=store, crew=crew, exam_seconds=first_guess(course))
+    return Auditor(row=row, course=course, ledger=ledger, store=store, crew=crew)
 
 
 def slots_for(course: Course, jobs: int | None) -> contextlib.AbstractContextManager[list[Slot]]:
