@@ -11,12 +11,9 @@ Prints a line a variant: audits, refusals, largest bound, largest mean differenc
 
 import argparse
 import dataclasses
-import os
-import queue
 import re
 import statistics
 import tempfile
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from agentgolf.course import load_course, repo_files
@@ -26,14 +23,16 @@ from agentgolf.domain import Slot, Split
 from agentgolf.ledger.blobs import Blobs
 from agentgolf.loop.auditor import ORDINARY_ANYWHERE, ORDINARY_BY_GAIN
 from agentgolf.loop.bench import Bench
+from agentgolf.loop.claimed import Claimed, asking, drawn, shares
 from agentgolf.loop.home import find_course, shipped
+from agentgolf.loop.pool import on_slots
 from agentgolf.loop.session import hidden_paths
-from agentgolf.loop.specs import AuditSpec, Spec
+from agentgolf.loop.specs import Spec
 from agentgolf.patch.workspace import GitStore
 from agentgolf.proposer.catalogue import load_catalogue
 from agentgolf.sandbox.process import ProcessSandbox
 from agentgolf.sandbox.slots import usable_cores
-from agentgolf.scoring.audit import claimed_gains, draw, generator
+from agentgolf.scoring.audit import claimed_gains
 from agentgolf.scoring.claims import Claims, reference_nats
 
 TRAIN_SECONDS, DOCUMENTS, DOCUMENT_BYTES = 6.0, 60, 600
@@ -104,71 +103,52 @@ class Lab:
             work=folder / "work",
             hidden=hidden_paths(course),
         )
-        self.slots: queue.SimpleQueue[Slot] = queue.SimpleQueue()
-        for core in usable_cores():
-            self.slots.put(Slot(cores=(core,)))
-        self.pool = ThreadPoolExecutor(len(usable_cores()))
+        self.slots = [Slot(cores=(core,)) for core in usable_cores()]
         self.count = 0
 
-    def train(self, files: dict[str, bytes], seeds: range) -> list[Trained]:
-        numbered = [(self.count + i, files, seed) for i, seed in enumerate(seeds)]
-        self.count += len(numbered)
-        return [found for found in self.pool.map(lambda job: self._train(*job), numbered) if found is not None]
+    def next_id(self) -> int:
+        """Jobs that run at once need names of their own, also several on one artifact."""
+        self.count += 1
+        return self.count
 
-    def _train(self, number: int, files: dict[str, bytes], seed: int) -> Trained | None:
-        """None, with a line that says why, when six seconds do not make a model that can be scored."""
-        slot = self.slots.get()
-        try:
-            spec = Spec(replicate_id=number, trial=0, seed=seed, split=Split.A, files=files, label="")
-            trained = self.bench.train(spec, slot, lambda line: None)
-            if trained.artifact is None:
-                print(f"seed {seed}: {trained.error}", flush=True)
-                return None
-            scored = self.bench.score(spec, slot, trained.artifact, trained.execution.clock_seconds)
-            if scored.claims_sha256 is None:
-                print(f"seed {seed}: {scored.error}", flush=True)
-                return None
-            claims = Claims.from_bytes(self.bench.blobs.read(scored.claims_sha256))
-            spec = dataclasses.replace(spec, artifact_sha256=trained.artifact.sha256)
-            return Trained(spec, claims)
-        finally:
-            self.slots.put(slot)
+    def train(self, files: dict[str, bytes], seeds: range) -> list[Trained]:
+        """Seeds whose six seconds make no model that can be scored are said and passed over."""
+        specs = [
+            Spec(replicate_id=self.next_id(), trial=0, seed=seed, split=Split.A, files=files, label="")
+            for seed in seeds
+        ]
+        return [found for found in on_slots(self.slots, specs, self._train) if found is not None]
+
+    def _train(self, spec: Spec, slot: Slot) -> Trained | None:
+        trained = self.bench.train(spec, slot, lambda line: None)
+        if trained.artifact is None:
+            print(f"seed {spec.seed}: {trained.error}", flush=True)
+            return None
+        scored = self.bench.score(spec, slot, trained.artifact, trained.execution.clock_seconds)
+        if scored.claims_sha256 is None:
+            print(f"seed {spec.seed}: {scored.error}", flush=True)
+            return None
+        claims = Claims.from_bytes(self.bench.blobs.read(scored.claims_sha256))
+        return Trained(dataclasses.replace(spec, artifact_sha256=trained.artifact.sha256), claims)
 
     def audit(
-        self, jobs: list[tuple[Trained, list[Claims]]], replays: tuple[int, int] | None = None
+        self, trainings: list[Trained], references: list[Claims], replays: tuple[int, int] | None = None
     ) -> list[tuple[leak.Leak, float]]:
         """The finding and the CPU-seconds of each; `replays` by gain and anywhere, else as many as a keep needs."""
-        numbered = [(number, job, replays) for number, job in enumerate(jobs)]
-        return list(self.pool.map(lambda arguments: self._audit(*arguments), numbered))
 
-    def _audit(
-        self, number: int, job: tuple[Trained, list[Claims]], replays: tuple[int, int] | None
-    ) -> tuple[leak.Leak, float]:
-        trained, references = job
-        slot = self.slots.get()
-        try:
+        def one(trained: Trained, slot: Slot) -> tuple[leak.Leak, float]:
             gains = claimed_gains(trained.claims, reference_nats(trained.claims, references))
-            claimed = float(sum(part.sum() for part in gains))
-            count = leak.replays_needed([], claimed, trained.claims.text_bytes, MIN_GAIN_BPB)
-            by_gain, anywhere = replays or (count, max(leak.MIN_ANYWHERE, count // 4))
-            secret = os.urandom(16)
-            rng = generator(secret, str(trained.spec.artifact_sha256))
-            asked = AuditSpec(
-                # Several audits of one artifact may run at once, and each needs a name of its own.
-                spec=dataclasses.replace(trained.spec, replicate_id=1_000_000 + number),
-                stage="keep",
-                claims=trained.claims,
-                gains=gains,
-                questions=tuple(draw(gains, rng, by_gain, anywhere)),
-                secret=secret,
-                seconds=600.0,
+            found = Claimed(row={"artifact_sha256": trained.spec.artifact_sha256}, claims=trained.claims, gains=gains)
+            needed = leak.replays_needed([], found.gain_nats, trained.claims.text_bytes, MIN_GAIN_BPB)
+            spec = dataclasses.replace(trained.spec, replicate_id=self.next_id())
+            done = self.bench.audit(
+                asking(found, spec, "keep", drawn(found, *(replays or shares(needed, 1))), 1.0), slot
             )
-            done = self.bench.audit(asked, slot)
             if done.replays is None:
                 raise SystemExit(f"audit failed: {done.error}")
             return leak.evaluate([done.replays]), done.execution.clock_seconds
-        finally:
-            self.slots.put(slot)
+
+        return on_slots(self.slots, trainings, one)
 
 
 def main() -> None:
@@ -194,14 +174,14 @@ def main() -> None:
         for name, files in variants.items():
             if re.search(options.only, name):
                 trainings = lab.train(files, range(options.seeds))
-                found = lab.audit([(trained, references) for trained in trainings for _ in range(options.audits)])
+                found = lab.audit([trained for trained in trainings for _ in range(options.audits)], references)
                 alarms += report(name, found) if found else 0
                 audits += len(found)
         print(f"honest: {alarms} false alarms in {audits} audits", flush=True)
         if options.peeker_audits:
             peeking = lab.train({**base, FILE: with_predict(base[FILE], PEEK)}, range(options.seeds))
-            jobs = [(peeking[i % len(peeking)], references) for i in range(options.peeker_audits)]
-            found = lab.audit(jobs, (ORDINARY_BY_GAIN, ORDINARY_ANYWHERE))
+            again = [peeking[i % len(peeking)] for i in range(options.peeker_audits)]
+            found = lab.audit(again, references, (ORDINARY_BY_GAIN, ORDINARY_ANYWHERE))
             report("peeks at 1% of tokens", found)
             convicted = sum(seen.lower_bpb > 0 for seen, _ in found)
             print(f"peeking: {convicted} of {len(found)} convicted", flush=True)

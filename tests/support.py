@@ -9,7 +9,7 @@ from typing import Any
 
 from agentgolf.config import Settings
 from agentgolf.course import Course, load_course
-from agentgolf.domain import Slot
+from agentgolf.domain import Outcome, Slot, TrialSummary, Verdict
 from agentgolf.ledger.store import Ledger, Row
 from agentgolf.loop import session
 from agentgolf.loop.campaign import Campaign
@@ -20,37 +20,48 @@ from agentgolf.sandbox.fake import FakeSandbox
 TRAIN_FILE = '"""A candidate that only the fake sandbox can train."""\n\nQUALITY = 0.0\n\nRATE = 0.5\n'
 TEXT = "".join(f"document {i}: the quick brown fox jumps over the lazy dog {i * 7}\n" for i in range(12))
 
-COURSE = """\
-name = "tiny"
-repo = "repo"
-editable = ["train.py"]
-counted = ["train.py"]
-train = ["python", "train.py"]
-predictor = "train"
-image = "none"
-default_track = "main"
-
+DATA = """\
 [data]
 file = "text.txt"
 sha256 = "{sha256}"
 format = "lines"
 heldout_a_documents = 3
 heldout_b_documents = 3
+"""
 
+
+def course_toml(name: str, *, head: str, text: str, looks: str, baseline: int, track: str) -> str:
+    """A course of one track, played on `repo/train.py`; `{sha256}` in `text` is filled in when it is written."""
+    return f"""\
+name = "{name}"
+repo = "repo"
+editable = ["train.py"]
+counted = ["train.py"]
+train = ["python", "train.py"]
+{head}
+default_track = "main"
+
+{text}
 [decision]
 min_gain_bpb = 0.002
 level = 0.05
-looks = [1, 3]
-baseline_replicates = 3
+looks = {looks}
+baseline_replicates = {baseline}
 final_replicates = 2
 
 [tracks.main]
 clock = "cpu"
-train_seconds = 5
-grace_seconds = 1
-eval_seconds = 5
-artifact_cap_bytes = 100_000
-"""
+{track}"""
+
+
+COURSE = course_toml(
+    "tiny",
+    head='predictor = "train"\nimage = "none"',
+    text=DATA,
+    looks="[1, 3]",
+    baseline=3,
+    track="train_seconds = 5\ngrace_seconds = 1\neval_seconds = 5\nartifact_cap_bytes = 100_000\n",
+)
 
 
 def make_course_folder(
@@ -80,6 +91,16 @@ def make_scaffold(folder: Path, lines: Sequence[dict[str, str]]) -> Path:
     (folder / "script.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     (folder / "scaffold.toml").write_text('summary = "a script"\nproposers = ["scripted"]\nscript = "script.jsonl"\n')
     return folder
+
+
+def trial_summary(**changes: Any) -> TrialSummary:
+    """A decided trial, reverted without a score unless it is said otherwise."""
+    given: dict[str, Any] = {
+        "number": 1, "parent": 0, "proposer": "p", "technique": "", "hypothesis": "", "fingerprint": "", "detail": {},
+        "outcome": Outcome.OK, "verdict": Verdict.REVERT, "reason": "", "gain_bpb": None, "val_bpb": None,
+        "counted_bytes": None,
+    }  # fmt: skip
+    return TrialSummary(**{**given, **changes})
 
 
 def fake_sandbox(fail_next: int = 0) -> FakeSandbox:

@@ -1,9 +1,11 @@
 """Commands that train: run, resume, replay."""
 
+import contextlib
 import json
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any
@@ -15,6 +17,7 @@ if TYPE_CHECKING:
     from agentgolf.domain import Slot
     from agentgolf.ledger.store import Ledger, Row
     from agentgolf.loop.crew import Crew
+    from agentgolf.loop.observer import Observer
     from agentgolf.sandbox.base import Sandbox
 
 Runs = Annotated[Path | None, typer.Option("--runs", help="Folder of the ledger and of all runs.  [default: runs]")]
@@ -140,26 +143,14 @@ def replay(
     json_: Json = False,
 ) -> None:
     """Train a recorded trial again in a fresh sandbox and say whether its score holds."""
-    from agentgolf.cli.view import make_observer
-    from agentgolf.config import load_settings
-    from agentgolf.ledger.store import Ledger
     from agentgolf.loop import replay as replaying
-    from agentgolf.loop import session
     from agentgolf.report.tables import print_replay
 
-    settings = load_settings(runs=runs, sandbox=sandbox)
-    with Ledger(settings.runs, write=False) as ledger:
-        row, trial_row = replaying.find_target(ledger, trial)
-        course = session.reopen_course(row)
-        with (
-            session.slots_for(course, jobs) as slots,
-            session.open_sandbox(settings.sandbox, course, row["scaffold"], unsafe=unsafe) as box,
-            make_observer(None, sys.stderr) as observer,
-        ):
-            request = replaying.ReplayRequest(
-                seeds=replaying.parse_seeds(seeds), onto=onto, split_b=final, run=row, trial=trial_row
-            )
-            result = replaying.replay(ledger, request, course, box, slots, observer)
+    with _recorded(trial, sandbox, jobs, runs, unsafe) as found:
+        request = replaying.ReplayRequest(
+            seeds=replaying.parse_seeds(seeds), onto=onto, split_b=final, run=found.run, trial=found.trial
+        )
+        result = replaying.replay(found.ledger, request, found.course, found.box, found.slots, found.observer)
     if json_:
         print(json.dumps(result.to_dict(), indent=2))
     else:
@@ -185,39 +176,62 @@ def audit(
     json_: Json = False,
 ) -> None:
     """Ask a trial's recorded artifacts again in fresh sandboxes, and say how much of its gain could be faked."""
+    from agentgolf.domain import Split
+    from agentgolf.loop import inquiry
+    from agentgolf.report.tables import print_audit, print_exam
+
+    with _recorded(trial, sandbox, jobs, runs, unsafe) as found:
+        request = inquiry.AuditRequest(
+            run=found.run, trial=found.trial, replays=replays, lockstep=lockstep, split=Split.B if final else Split.A
+        )
+        result: inquiry.AuditResult | inquiry.ExamResult
+        if found.course.spec.shards is not None:
+            result = inquiry.examine(found.ledger, request, found.course, found.box, found.slots[0], found.observer)
+        else:
+            result = inquiry.audit(found.ledger, request, found.course, found.box, found.slots, found.observer)
+    if json_:
+        print(json.dumps(result.to_dict(), indent=2))
+    elif isinstance(result, inquiry.ExamResult):
+        print_exam(result)
+    else:
+        print_audit(result, found.course.spec.decision.min_gain_bpb)
+    if not result.clean:
+        raise typer.Exit(1)
+
+
+@dataclass(frozen=True)
+class _Recorded:
+    """A recorded trial, and all that is needed to run it again."""
+
+    ledger: "Ledger"
+    run: "Row"
+    trial: "Row"
+    course: "Course"
+    box: "Sandbox"
+    slots: "list[Slot]"
+    observer: "Observer"
+
+
+@contextlib.contextmanager
+def _recorded(
+    trial: str, sandbox: str | None, jobs: int | None, runs: Path | None, unsafe: bool
+) -> Iterator[_Recorded]:
     from agentgolf.cli.view import make_observer
     from agentgolf.config import load_settings
-    from agentgolf.domain import Split
     from agentgolf.ledger.store import Ledger
-    from agentgolf.loop import inquiry, session
+    from agentgolf.loop import session
     from agentgolf.loop.replay import find_target
-    from agentgolf.report.tables import print_audit, print_exam
 
     settings = load_settings(runs=runs, sandbox=sandbox)
     with Ledger(settings.runs, write=False) as ledger:
-        row, trial_row = find_target(ledger, trial)
+        row, found = find_target(ledger, trial)
         course = session.reopen_course(row)
         with (
             session.slots_for(course, jobs) as slots,
             session.open_sandbox(settings.sandbox, course, row["scaffold"], unsafe=unsafe) as box,
             make_observer(None, sys.stderr) as observer,
         ):
-            request = inquiry.AuditRequest(
-                run=row, trial=trial_row, replays=replays, lockstep=lockstep, split=Split.B if final else Split.A
-            )
-            result: inquiry.AuditResult | inquiry.ExamResult
-            if course.spec.shards is not None:
-                result = inquiry.examine(ledger, request, course, box, slots[0], observer)
-            else:
-                result = inquiry.audit(ledger, request, course, box, slots, observer)
-    if json_:
-        print(json.dumps(result.to_dict(), indent=2))
-    elif isinstance(result, inquiry.ExamResult):
-        print_exam(result)
-    else:
-        print_audit(result, course.spec.decision.min_gain_bpb)
-    if not result.clean:
-        raise typer.Exit(1)
+            yield _Recorded(ledger, row, found, course, box, slots, observer)
 
 
 def _play(

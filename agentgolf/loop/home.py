@@ -44,3 +44,9 @@ def shipped_names(kind: str) -> list[str]:
 
 def is_shipped(folder: Path) -> bool:
     return shipped("sandboxes").resolve() in folder.resolve().parents
+
+
+def require_new(folder: Path) -> None:
+    """Raises `UsageError` when a folder to be made is there and not empty."""
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UsageError(f"{folder} exists and is not empty; choose a new folder")

@@ -6,15 +6,14 @@ from pathlib import Path
 import git
 
 from agentgolf.errors import UsageError
-from agentgolf.loop.home import shipped, shipped_names
+from agentgolf.loop.home import require_new, shipped, shipped_names
 
 
 def new_course(folder: Path, name: str) -> None:
     """Copy and commit. Raises `UsageError` when the course is unknown or the folder is not empty."""
     if name not in shipped_names("sandboxes"):
         raise UsageError(f"there is no shipped course {name!r}; there is {', '.join(shipped_names('sandboxes'))}")
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise UsageError(f"{folder} exists and is not empty; choose a new folder")
+    require_new(folder)
     shutil.copytree(
         shipped("sandboxes") / name,
         folder,

@@ -6,8 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from agentgolf.course import Course, repo_files
-from agentgolf.errors import UsageError
-from agentgolf.loop.home import find_scaffold, shipped, shipped_names
+from agentgolf.loop.home import find_scaffold, require_new, shipped, shipped_names
 from agentgolf.loop.rules import rules_text
 from agentgolf.proposer.catalogue import load_catalogue
 from agentgolf.proposer.scaffold import SCAFFOLD_FILE, ScaffoldSpec, prompts_of, read_spec, templates_of
@@ -58,8 +57,7 @@ def inspect_scaffold(name: str, course: Course) -> ScaffoldInfo:
 def new_scaffold(folder: Path, like: str) -> None:
     """Copy a scaffold to change, with the common templates. Raises `UsageError` when the folder is not empty."""
     source = find_scaffold(like)
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise UsageError(f"{folder} exists and is not empty; choose a new folder")
+    require_new(folder)
     if "agent" in read_spec(source / SCAFFOLD_FILE).proposers:
         shutil.copytree(shipped("prompts") / "common", folder, dirs_exist_ok=True)
     shutil.copytree(source, folder, dirs_exist_ok=True)

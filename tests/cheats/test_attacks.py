@@ -23,7 +23,7 @@ from agentgolf.loop.home import find_course
 from tests.cheats.attacks import ATTACKS, SECRET, Attack
 from tests.cheats.support import BOXES, sandbox
 from tests.conftest import docker_problem
-from tests.support import Fixture
+from tests.support import DATA, Fixture, course_toml
 
 # The first test waits for all the attacks to be played.
 pytestmark = pytest.mark.timeout(1200)
@@ -31,39 +31,21 @@ pytestmark = pytest.mark.timeout(1200)
 CANDIDATE = (Path(__file__).parent / "candidate" / "train.py").read_text()
 TRAIN_DOCUMENTS, HELD_OUT = 60, 6
 
-COURSE = """\
-name = "prey"
-repo = "repo"
-editable = ["train.py"]
-counted = ["train.py"]
-train = ["python", "train.py"]
-predictor = "train"
-image = "agentgolf-practice"
-default_track = "main"
-
-[data]
-file = "text.txt"
-sha256 = "{sha256}"
-format = "jsonl"
-heldout_a_documents = 6
-heldout_b_documents = 6
-
-[decision]
-min_gain_bpb = 0.002
-level = 0.05
-looks = [1, 2]
-baseline_replicates = 2
-final_replicates = 2
-
-[tracks.main]
-clock = "cpu"
+COURSE = course_toml(
+    "prey",
+    head='predictor = "train"\nimage = "agentgolf-practice"',
+    text=DATA.replace('"lines"', '"jsonl"').replace("= 3", f"= {HELD_OUT}"),
+    looks="[1, 2]",
+    baseline=2,
+    track="""\
 train_seconds = 5
 grace_seconds = 1
 eval_seconds = 5
 artifact_cap_bytes = 200_000
 memory_bytes = 700_000_000
 scratch_bytes = 50_000_000
-"""
+""",
+)
 
 
 class Prey(Fixture):

@@ -20,23 +20,14 @@ from agentgolf.report.trial import board_rows
 from agentgolf.scoring.ngram import Trigram
 from agentgolf.shards import write_shard
 from tests.cheats.support import BOXES, sandbox
-from tests.support import Fixture, edit
+from tests.support import Fixture, course_toml, edit
 
 SCRIPT = Path(__file__).parent / "self_scoring" / "train.py"
 HONEST = ("ngram", "transformer", "transformer_sliding", "score_first")
 CHEATS = ("hashed_cache", "window", "test_epochs", "gate")
 TRAIN_TOKENS, VAL_TOKENS = 120_000, 8_000
 
-COURSE = """\
-name = "selfish"
-repo = "repo"
-editable = ["train.py"]
-counted = ["train.py"]
-train = ["python", "train.py"]
-scorer = "self_reported"
-image = "agentgolf-practice"
-default_track = "main"
-
+SHARDS = """\
 [shards]
 train = ["train_0.bin"]
 heldout_a = "val_a.bin"
@@ -50,22 +41,21 @@ sha256 = "{shards}"
 val_bpb = 'final_int8_zlib_roundtrip_exact val_loss:\\S+ val_bpb:(\\S+)'
 val_loss = 'final_int8_zlib_roundtrip_exact val_loss:(\\S+)'
 artifact_bytes = 'Total submission size int8\\+zlib: (\\d+) bytes'
-
-[decision]
-min_gain_bpb = 0.002
-level = 0.05
-looks = [1, 2]
-baseline_replicates = 2
-final_replicates = 2
-
-[tracks.main]
-clock = "cpu"
+"""
+COURSE = course_toml(
+    "selfish",
+    head='scorer = "self_reported"\nimage = "agentgolf-practice"',
+    text=SHARDS,
+    looks="[1, 2]",
+    baseline=2,
+    track="""\
 train_seconds = 120
 grace_seconds = 5
 eval_seconds = 30
 artifact_cap_bytes = 100_000
 memory_bytes = 2_000_000_000
-"""
+""",
+)
 
 
 def make_shards(folder: Path) -> str:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from agentgolf.domain import Outcome, Proposal, TrialSummary, Verdict
+from agentgolf.domain import Outcome, Proposal, Verdict
 from agentgolf.errors import ProposerExhaustedError, UsageError
 from agentgolf.loop.home import shipped, shipped_names
 from agentgolf.proposer.agent import Prompts
@@ -18,22 +18,11 @@ from agentgolf.proposer.rotation import RotationProposer
 from agentgolf.proposer.scaffold import load_scaffold
 from agentgolf.proposer.scripted import ScriptedProposer
 from agentgolf.proposer.tuner import TunerProposer
+from tests.support import trial_summary
 
 SOURCE = "RATE = 0.02\n# the decay\nDECAY = 0.95\nWIDTH = 64  # tune no\nBATCH = 16\nLAYERS = 2  # tune 1 4\nlower = 3\nNAME = 'x'\n"
-BASELINE = TrialSummary(
-    number=0,
-    parent=None,
-    proposer="course",
-    technique="baseline",
-    hypothesis="",
-    fingerprint="",
-    detail={},
-    outcome=Outcome.OK,
-    verdict=Verdict.KEEP,
-    reason="",
-    gain_bpb=None,
-    val_bpb=1.5,
-    counted_bytes=None,
+BASELINE = trial_summary(
+    number=0, parent=None, proposer="course", technique="baseline", verdict=Verdict.KEEP, val_bpb=1.5
 )
 TECHNIQUES = [
     Technique(name=name, title=name, order=i, bytes=kind, body="", diff=f"diff of {name}")
