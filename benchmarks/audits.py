@@ -11,6 +11,7 @@ Prints a line a variant: audits, refusals, largest bound, largest mean differenc
 
 import argparse
 import dataclasses
+import itertools
 import re
 import statistics
 import tempfile
@@ -35,6 +36,7 @@ from agentgolf.sandbox.slots import usable_cores
 from agentgolf.scoring.audit import claimed_gains
 from agentgolf.scoring.claims import Claims, reference_nats
 
+SECONDS_A_REPLAY = 1.0
 TRAIN_SECONDS, DOCUMENTS, DOCUMENT_BYTES = 6.0, 60, 600
 MIN_GAIN_BPB = 0.002
 FILE = "train_gpt.py"
@@ -104,12 +106,8 @@ class Lab:
             hidden=hidden_paths(course),
         )
         self.slots = [Slot(cores=(core,)) for core in usable_cores()]
-        self.count = 0
-
-    def next_id(self) -> int:
-        """Jobs that run at once need names of their own, also several on one artifact."""
-        self.count += 1
-        return self.count
+        # Jobs that run at once need names of their own, also several on one artifact.
+        self.ids = itertools.count(1)
 
     def train(self, files: dict[str, bytes], seeds: range) -> list[Trained]:
         """Seeds whose six seconds make no model that can be scored are said and passed over."""
