@@ -111,10 +111,8 @@ class Lab:
 
     def train(self, files: dict[str, bytes], seeds: range) -> list[Trained]:
         """Seeds whose six seconds make no model that can be scored are said and passed over."""
-        specs = [
-            Spec(replicate_id=self.next_id(), trial=0, seed=seed, split=Split.A, files=files, label="")
-            for seed in seeds
-        ]
+        first = Spec(replicate_id=0, trial=0, seed=0, split=Split.A, files=files, label="")
+        specs = [dataclasses.replace(first, replicate_id=next(self.ids), seed=seed) for seed in seeds]
         return [found for found in on_slots(self.slots, specs, self._train) if found is not None]
 
     def _train(self, spec: Spec, slot: Slot) -> Trained | None:
@@ -138,10 +136,9 @@ class Lab:
             gains = claimed_gains(trained.claims, reference_nats(trained.claims, references))
             found = Claimed(row={"artifact_sha256": trained.spec.artifact_sha256}, claims=trained.claims, gains=gains)
             needed = leak.replays_needed([], found.gain_nats, trained.claims.text_bytes, MIN_GAIN_BPB)
-            spec = dataclasses.replace(trained.spec, replicate_id=self.next_id())
-            done = self.bench.audit(
-                asking(found, spec, "keep", drawn(found, *(replays or shares(needed, 1))), 1.0), slot
-            )
+            spec = dataclasses.replace(trained.spec, replicate_id=next(self.ids))
+            pick = drawn(found, *(replays or shares(needed, 1)))
+            done = self.bench.audit(asking(found, spec, "keep", pick, SECONDS_A_REPLAY), slot)
             if done.replays is None:
                 raise SystemExit(f"audit failed: {done.error}")
             return leak.evaluate([done.replays]), done.execution.clock_seconds

@@ -1,7 +1,7 @@
 """What still fits in the budget. Pure functions; all times in wall seconds."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 # Room for a replicate that takes longer than most of those before it.
@@ -34,3 +34,14 @@ def estimate(seen_seconds: Sequence[float], first_guess: float, jobs: int) -> Co
 def fits(left_seconds: float, costs: Costs, replicates: int, reserve_seconds: float) -> bool:
     """Whether so many replicates can finish and still leave the reserve."""
     return costs.replicates(replicates) + reserve_seconds <= left_seconds
+
+
+def next_look(done: int, wanted: int, looks: Sequence[int], possible: Callable[[int], bool]) -> int:
+    """After how many replicates, up to `wanted`, the test is read next; `done` when it is not read again.
+
+    When the planned look does not fit, the most that does takes its place and its share of the level: the
+    clock has chosen it, not the scores. Such a look is the last.
+    """
+    if done not in looks:
+        return done
+    return next((count for count in range(wanted, done, -1) if possible(count)), done)

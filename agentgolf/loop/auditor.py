@@ -15,9 +15,9 @@ from agentgolf.loop.claimed import Claimed, asking, claimed_by, drawn, pilots, s
 from agentgolf.loop.crew import Crew
 from agentgolf.patch.workspace import GitStore
 
-# An ordinary trial spends at most this part of its training budget on its audit.
-ORDINARY_SHARE = 0.1
-ORDINARY_BY_GAIN, ORDINARY_ANYWHERE, ORDINARY_LEAST = 72, 24, 32
+# An ordinary trial spends at most this part of its training budget on its audit; planned is less, for estimates err.
+ORDINARY_SHARE, PLANNED_PART = 0.1, 0.9
+ORDINARY_BY_GAIN, ORDINARY_ANYWHERE, ORDINARY_LEAST = 72, 24, 24
 FORK_SECONDS = 0.02
 # An audit is stopped when it takes so many times what it should, beside one evaluation.
 SLACK = 5
@@ -140,7 +140,7 @@ class Auditor:
 
     def _ordinary_count(self, row: Row) -> int:
         """As many replays as fit into the ordinary share of the training budget, beside one scoring pass."""
-        allowed = ORDINARY_SHARE * self.course.limits.train_seconds - self._seconds(row, "predict")
+        allowed = PLANNED_PART * ORDINARY_SHARE * self.course.limits.train_seconds - self._seconds(row, "predict")
         return min(ORDINARY_BY_GAIN + ORDINARY_ANYWHERE, math.floor(allowed / self._replay_seconds(row)))
 
     def _seconds(self, row: Row, role: str) -> float:

@@ -3,10 +3,16 @@
 import math
 import time
 
+from agentgolf.course import Course
+from agentgolf.domain import Clock
 from agentgolf.ledger.lineage import spent_seconds
 from agentgolf.ledger.store import Ledger
 
 HEARTBEAT_SECONDS = 2.0
+
+
+# Besides training: starting interpreters, scoring, and a core that is slower than the reference.
+FIRST_GUESS_FACTOR, FIRST_GUESS_SECONDS = 1.3, 12.0
 
 
 class Budget:
@@ -31,3 +37,9 @@ class Budget:
         if force or time.monotonic() - self._beaten >= HEARTBEAT_SECONDS:
             self._beaten = time.monotonic()
             self._ledger.heartbeat(self._session, time.monotonic() - self._started)
+
+
+def first_guess(course: Course) -> float:
+    """Seconds of one replicate, before any was measured."""
+    factor = 1.0 if course.limits.clock is Clock.WALL else FIRST_GUESS_FACTOR
+    return course.limits.train_seconds * factor + FIRST_GUESS_SECONDS

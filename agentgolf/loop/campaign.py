@@ -12,14 +12,14 @@ from agentgolf.course import Course
 from agentgolf.decide.accept import Judgement, Rules, judge, pooled_noise
 from agentgolf.decide.leak import Leak
 from agentgolf.decide.policy import ancestry, feedback, incumbent
-from agentgolf.decide.stop import Costs, estimate, fits
-from agentgolf.domain import Clock, Outcome, Proposal, ReplicateState, TrialState, Verdict
+from agentgolf.decide.stop import Costs, estimate, fits, next_look
+from agentgolf.domain import Outcome, Proposal, ReplicateState, TrialState, Verdict
 from agentgolf.errors import AgentgolfError, PatchError, ProposerExhaustedError
 from agentgolf.ledger.lineage import noise_groups, replicate_rows, scores_of, summaries, trial_row, trial_rows
 from agentgolf.ledger.steering import read_steering, waiting_suggestions
 from agentgolf.ledger.store import Decision, Ledger, Row
 from agentgolf.loop.auditor import CLEAN, Audits, Finding
-from agentgolf.loop.budget import Budget
+from agentgolf.loop.budget import Budget, first_guess
 from agentgolf.loop.crew import Crew
 from agentgolf.loop.observer import Observer
 from agentgolf.loop.plan import Planned, baseline_plan, final_plan, look_plan, seed_for
@@ -31,8 +31,6 @@ from agentgolf.patch.workspace import GitStore
 from agentgolf.proposer.base import Context, Proposer, Suggestion
 from agentgolf.proposer.llm import CallLog
 
-# Besides training: starting interpreters, scoring, and a core that is slower than the reference.
-FIRST_GUESS_FACTOR, FIRST_GUESS_SECONDS = 1.3, 12.0
 # Fewer than two give no spread of their own.
 MIN_FINAL_PAIRS = 2
 
@@ -173,13 +171,21 @@ class Campaign:
             if judgement.verdict is not None:
                 self._finish(trial, judgement, judgement.verdict, Outcome.OK, judgement.reason, found)
                 return
-            done, wanted = wanted, judgement.wanted
-            if not self._measured_already(trial["id"], wanted) and not self._fits(
-                2 * (wanted - done), final_pairs=MIN_FINAL_PAIRS, audits=wanted
-            ):
-                reason = f"the budget ended before replicate {wanted}: {judgement.reason}"
+            done, wanted = wanted, self._next_look(trial["id"], wanted, judgement.wanted)
+            if wanted == done:
+                reason = f"the budget ended before replicate {judgement.wanted}: {judgement.reason}"
                 self._finish(trial, judgement, Verdict.UNDECIDED, Outcome.OK, reason, found)
                 return
+
+    def _next_look(self, trial_id: int, done: int, wanted: int) -> int:
+        """The replicates at which the test is read next: fewer than wanted when time is short, `done` for none."""
+
+        def possible(count: int) -> bool:
+            return self._measured_already(trial_id, count) or self._fits(
+                2 * (count - done), final_pairs=MIN_FINAL_PAIRS, audits=count
+            )
+
+        return next_look(done, wanted, self.course.spec.decision.looks, possible)
 
     def _audit(self, trial: Row, judgement: Judgement, *, first: bool) -> Finding | None:
         """Only what may be kept is audited: a little after a promising first look, and as it needs before a keep."""
@@ -386,9 +392,3 @@ class Campaign:
             if row["state"] == "scored" and row["outcome"] == Outcome.OK
         ]
         return estimate(seen, first_guess(self.course), self.jobs)
-
-
-def first_guess(course: Course) -> float:
-    """Seconds of one replicate, before any was measured."""
-    factor = 1.0 if course.limits.clock is Clock.WALL else FIRST_GUESS_FACTOR
-    return course.limits.train_seconds * factor + FIRST_GUESS_SECONDS

@@ -23,8 +23,8 @@ from agentgolf.ledger.lineage import find_run
 from agentgolf.ledger.store import Ledger, Row
 from agentgolf.loop.auditor import Auditor, Audits
 from agentgolf.loop.bench import Bench
-from agentgolf.loop.budget import Budget
-from agentgolf.loop.campaign import Campaign, first_guess
+from agentgolf.loop.budget import Budget, first_guess
+from agentgolf.loop.campaign import Campaign
 from agentgolf.loop.crew import Crew
 from agentgolf.loop.examiner import Examiner
 from agentgolf.loop.home import find_course, find_scaffold, is_shipped, shipped

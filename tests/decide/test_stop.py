@@ -3,26 +3,9 @@
 import pytest
 
 from agentgolf.decide.policy import ancestry, incumbent
-from agentgolf.decide.stop import SAFETY, Costs, estimate, fits
-from agentgolf.domain import Outcome, TrialSummary, Verdict
-
-
-def trial(number: int, parent: int | None, verdict: Verdict) -> TrialSummary:
-    return TrialSummary(
-        number=number,
-        parent=parent,
-        proposer="p",
-        technique="t",
-        hypothesis="h",
-        fingerprint="",
-        detail={},
-        outcome=Outcome.OK,
-        verdict=verdict,
-        reason="",
-        gain_bpb=None,
-        val_bpb=None,
-        counted_bytes=None,
-    )
+from agentgolf.decide.stop import SAFETY, Costs, estimate, fits, next_look
+from agentgolf.domain import Verdict
+from tests.support import trial_summary
 
 
 def test_rounds_are_counted_in_slots() -> None:
@@ -44,11 +27,20 @@ def test_the_reserve_is_kept_back() -> None:
 
 def test_the_incumbent_is_the_last_kept_and_its_line_leads_to_the_baseline() -> None:
     trials = [
-        trial(0, None, Verdict.KEEP),
-        trial(1, 0, Verdict.REVERT),
-        trial(2, 0, Verdict.KEEP),
-        trial(3, 2, Verdict.KEEP),
-        trial(4, 3, Verdict.UNDECIDED),
+        trial_summary(number=0, parent=None, verdict=Verdict.KEEP),
+        trial_summary(number=1, parent=0, verdict=Verdict.REVERT),
+        trial_summary(number=2, parent=0, verdict=Verdict.KEEP),
+        trial_summary(number=3, parent=2, verdict=Verdict.KEEP),
+        trial_summary(number=4, parent=3, verdict=Verdict.UNDECIDED),
     ]
     assert incumbent(trials).number == 3
     assert [t.number for t in ancestry(trials, 3)] == [3, 2, 0]
+
+
+def test_a_look_that_does_not_fit_comes_early_and_is_the_last() -> None:
+    looks = (1, 3, 5)
+    assert next_look(3, 5, looks, lambda count: True) == 5
+    assert next_look(3, 5, looks, lambda count: count <= 4) == 4
+    assert next_look(1, 3, looks, lambda count: count <= 2) == 2
+    assert next_look(3, 5, looks, lambda count: False) == 3, "none"
+    assert next_look(4, 5, looks, lambda count: True) == 4, "each look has its share of the level, and this one took it"
