@@ -234,3 +234,17 @@ def test_a_peeking_candidate_is_invalid_and_has_no_score(tmp_path: Path) -> None
         stages = [row["stage"] for row in ledger.rows("SELECT stage FROM causality ORDER BY stage")]
     assert run["final_trouble"] == "" and 0 < run["final_leak_bound_bpb"] < 0.002
     assert stages == ["final"] * 2 + ["keep"] * 6
+
+
+def test_a_resume_on_another_image_is_said(tmp_path: Path) -> None:
+    fixture = Fixture(tmp_path, [BETTER])
+    first, other = fake_sandbox(), fake_sandbox()
+    first.image_id, other.image_id = "", "sha256:other"
+    with Ledger(fixture.runs, write=True) as ledger:
+        row = fixture.create(ledger, trials=1)
+        assert row["image_id"] == ""
+        for sandbox, notes in ((first, Notes()), (other, Notes())):
+            with fixture.campaign(ledger, row, sandbox, notes):
+                pass
+            said = any("not the one that this run began with" in note for note in notes.notes)
+            assert said is (sandbox is other)

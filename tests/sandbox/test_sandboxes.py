@@ -234,6 +234,22 @@ def test_the_host_is_hidden_and_what_is_shown_is_read_only(isolated: Runner) -> 
     assert int(status["CapEff"], 16) == 0 and status["NoNewPrivs"] == "1"
 
 
+@pytest.mark.docker
+def test_an_image_runs_by_its_id_even_when_its_tag_moves(tmp_path: Path) -> None:
+    runner = Runner("docker", tmp_path)
+    assert isinstance(runner.sandbox, DockerSandbox)
+    runner.sandbox.prepare()
+    assert runner.sandbox.image_id.startswith("sha256:")
+    assert runner.sandbox.protections().startswith("seccomp filter, ")
+    job = runner.job("import time\ntime.sleep(20)")
+    moved = Job(**{name: getattr(job, name) for name in Job.__slots__} | {"image": "moved-away:latest"})
+    with runner.sandbox.start(moved):
+        found = subprocess.run(
+            ["docker", "inspect", "--format", "{{.Image}}", job.name], capture_output=True, text=True, check=True
+        )
+    assert found.stdout.strip() == runner.sandbox.image_id
+
+
 def test_hidden_folders_are_empty_inside(tmp_path: Path) -> None:
     if not bubblewrap():
         pytest.skip("bubblewrap does not work here")
