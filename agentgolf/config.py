@@ -1,5 +1,7 @@
 """Settings, from the weakest to the strongest: agentgolf.toml here, AGENTGOLF_* variables, the command line."""
 
+import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,6 +19,11 @@ CONFIG_FILE = "agentgolf.toml"
 SandboxChoice = Literal["auto", "docker", "process"]
 
 
+def default_scaffold(environment: Mapping[str, str]) -> str:
+    """The model, if one can be asked; else the offline proposers."""
+    return "tool-agent" if environment.get("OPENAI_API_KEY") or environment.get("OPENAI_BASE_URL") else "offline"
+
+
 class Settings(BaseSettings):
     """What `agentgolf run` and its kin need to know."""
 
@@ -25,7 +32,7 @@ class Settings(BaseSettings):
     runs: Path = Path("runs")
     course: str = "practice"
     track: str | None = None
-    scaffold: str = "offline"
+    scaffold: str = Field(default_factory=lambda: default_scaffold(os.environ))
     sandbox: SandboxChoice = "auto"
     jobs: int | None = Field(default=None, ge=1)
     seed: int = Field(default=0, ge=0)

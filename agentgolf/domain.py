@@ -238,19 +238,33 @@ class Exam:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ToolCall:
+    """A language model's wish to use a tool; `arguments` is JSON, if the model is good."""
+
+    id: str
+    name: str
+    arguments: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ModelReply:
-    """A language model's answer. Token counts are None where the server does not tell."""
+    """A language model's answer. Token counts are None where the server does not tell.
+
+    `cost_usd` only where it is told; else it follows from the tokens and the price table.
+    """
 
     text: str
     input_tokens: int | None
     output_tokens: int | None
     seconds: float
     finish: str
+    tool_calls: tuple[ToolCall, ...] = ()
+    cost_usd: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrialSummary:
-    """One trial as proposers and policies see it: the immutable facts, no handles."""
+    """One trial as proposers and policies see it: the facts, no handles. `lesson`: a proposer's line after it."""
 
     number: int
     parent: int | None
@@ -265,6 +279,7 @@ class TrialSummary:
     gain_bpb: float | None
     val_bpb: float | None
     counted_bytes: int | None
+    lesson: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

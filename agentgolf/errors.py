@@ -12,6 +12,7 @@
     ├── ProposerExhaustedError     the proposer has nothing left to propose
     ├── ModelError                 a language model cannot be asked like this         exit 4
     │   ├── PromptTooLongError     the prompt does not fit; a shorter one may
+    │   ├── UnsupportedFeatureError  the server knows no tools, or no schemas
     │   └── ModelUnavailableError  the model did not answer, for long
     ├── InterruptedRunError        the user stopped the run                           exit 130
     └── CandidateError             the candidate broke the contract; carries its outcome
@@ -70,6 +71,14 @@ class ModelError(AgentgolfError):
 
 class PromptTooLongError(ModelError):
     pass
+
+
+class UnsupportedFeatureError(ModelError):
+    """`feature`: tools or schemas."""
+
+    def __init__(self, message: str, feature: str) -> None:
+        super().__init__(message)
+        self.feature = feature
 
 
 class ModelUnavailableError(ModelError):

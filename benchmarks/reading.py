@@ -69,6 +69,7 @@ def fill(folder: Path, count: int) -> None:
                         p_value=0.4,
                         counted_bytes=100_000,
                     ),
+                    spent_seconds=65.0 * number,
                 )
                 parent = trial if kept else parent
 

@@ -29,6 +29,8 @@ Unsafe = Annotated[
         "--i-know-this-is-unsafe", help="Run code that nobody has read where neither Docker nor bubblewrap holds it."
     ),
 ]
+Record = Annotated[Path | None, typer.Option("--record", help="Keep the model's replies in this file as well.")]
+Replay = Annotated[Path | None, typer.Option("--replay", help="Take the model's replies from this file; ask no model.")]
 SandboxOption = Annotated[str | None, typer.Option("--sandbox", help="docker, process or auto.  [default: auto]")]
 
 
@@ -48,13 +50,17 @@ def run(
     track: Annotated[
         str | None, typer.Option("--track", help="A track of the course.  [default: the course's]")
     ] = None,
-    scaffold: Annotated[str | None, typer.Option("--scaffold", help="Who proposes.  [default: offline]")] = None,
+    scaffold: Annotated[
+        str | None, typer.Option("--scaffold", help="Who proposes.  [default: tool-agent with a model, else offline]")
+    ] = None,
     max_cost: Annotated[
         float | None, typer.Option("--max-cost", min=0, help="US dollars that the model may cost.")
     ] = None,
     max_tokens: Annotated[
         int | None, typer.Option("--max-tokens", min=0, help="Tokens that the model may use, in and out.")
     ] = None,
+    record: Record = None,
+    replay: Replay = None,
     sandbox: SandboxOption = None,
     jobs: Jobs = None,
     seed: Annotated[
@@ -79,7 +85,8 @@ def run(
         raise UsageError("say how long to play: agentgolf run --budget 20m, or --trials 10")
     seconds = parse_duration(budget) if budget is not None else None
     found = session.open_course(settings)
-    session.open_scaffold(settings.scaffold, found)  # a mistake in it should show before anything is made
+    # A mistake in it should show before anything is made.
+    session.open_scaffold(settings.scaffold, found, needs_key=replay is None)
     with (
         session.slots_for(found, settings.jobs) as slots,
         Ledger(settings.runs, write=True) as ledger,
@@ -94,13 +101,15 @@ def run(
             max_model_tokens=max_tokens,
         )
         row = session.create_run(ledger, request, found, slots, box)
-        _play(ledger, row, found, box, slots, json_, settings.prices)
+        _play(ledger, row, found, box, slots, json_, settings.prices, record, replay)
 
 
 def resume(
     name: Annotated[
         str | None, typer.Argument(metavar="[RUN]", help="The run.  [default: the newest unfinished]")
     ] = None,
+    record: Record = None,
+    replay: Replay = None,
     sandbox: SandboxOption = None,
     unsafe: Unsafe = False,
     runs: Runs = None,
@@ -120,7 +129,7 @@ def resume(
             session.slots_for(course, row["jobs"]) as slots,
             session.open_sandbox(sandbox or row["sandbox"], course, row["scaffold"], unsafe=unsafe) as box,
         ):
-            _play(ledger, row, course, box, slots, json_, settings.prices)
+            _play(ledger, row, course, box, slots, json_, settings.prices, record, replay)
 
 
 def replay(
@@ -242,9 +251,12 @@ def _play(
     slots: "list[Slot]",
     json_: bool,
     prices: Path | None,
+    record: Path | None,
+    replay: Path | None,
 ) -> None:
     from agentgolf.cli.view import make_observer
     from agentgolf.loop import session
+    from agentgolf.loop.cassette import open_tape
     from agentgolf.report.summary import summarize
     from agentgolf.report.tables import print_summary
 
@@ -253,7 +265,8 @@ def _play(
             f"run {row['name']}, course {row['course']}/{row['track']}, sandbox {row['sandbox']}; ledger {ledger.path}"
         )
         observer.note(f"isolation: {box.isolation}")
-        with session.open_campaign(ledger, row, course, box, slots, observer, prices) as campaign:
+        tape = open_tape(record, replay, observer.note)
+        with session.open_campaign(ledger, row, course, box, slots, observer, prices, tape) as campaign:
             observer.follow(campaign)
             with _signals(campaign.crew, observer.note):
                 campaign.run()

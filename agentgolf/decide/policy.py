@@ -3,16 +3,26 @@
 import dataclasses
 import math
 from collections.abc import Sequence
+from typing import Literal
 
 from agentgolf.domain import Steering, TrialSummary, Verdict
 
+Policy = Literal["incumbent", "baseline"]
 NO_STEERING = Steering()
 
 
-def incumbent(trials: Sequence[TrialSummary], steering: Steering = NO_STEERING) -> TrialSummary:
-    """The last kept trial: each keep was tested against the one before it. Trial 0 is the baseline.
+def next_parent(policy: Policy, trials: Sequence[TrialSummary], steering: Steering = NO_STEERING) -> TrialSummary:
+    """Where the next candidate starts: at the incumbent, or always at the baseline."""
+    if policy == "baseline" and steering.pinned is None:
+        return next(trial for trial in trials if trial.number == 0)
+    return incumbent(trials, steering)
 
-    Vetoed trials and what grew from them are passed over. With a pin it is the last keep that grew from
+
+def incumbent(trials: Sequence[TrialSummary], steering: Steering = NO_STEERING) -> TrialSummary:
+    """The kept trial with the greatest gain over the baseline, summed along its line; trial 0 is the baseline.
+
+    In a run that always grows from its incumbent that is the last one kept: each was tested against the one
+    before it. Vetoed trials and what grew from them are passed over. With a pin it is the best that grew from
     the pinned trial, or that trial itself.
     """
     by_number = {trial.number: trial for trial in trials}
@@ -25,8 +35,12 @@ def incumbent(trials: Sequence[TrialSummary], steering: Steering = NO_STEERING) 
     pinned = by_number.get(steering.pinned) if steering.pinned is not None else None
     if pinned is not None:
         grown = [trial for trial in kept if pinned.number in {one.number for one in ancestry(trials, trial.number)}]
-        return max([pinned, *grown], key=lambda trial: trial.number)
-    return max(kept, key=lambda trial: trial.number)
+        kept = [pinned, *grown]
+
+    def gained(trial: TrialSummary) -> tuple[float, int]:
+        return sum(one.gain_bpb or 0.0 for one in ancestry(trials, trial.number)), trial.number
+
+    return max(kept, key=gained)
 
 
 def ancestry(trials: Sequence[TrialSummary], number: int) -> list[TrialSummary]:

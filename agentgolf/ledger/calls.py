@@ -1,10 +1,12 @@
-"""The calls of one trial to a language model, kept in the ledger."""
+"""The calls of one trial to a language model, and to tools with an effect, kept in the ledger."""
 
+import hashlib
 import json
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any
 
-from agentgolf.domain import ModelReply
+from agentgolf.domain import ModelReply, ToolCall
 from agentgolf.errors import ProposerExhaustedError
 from agentgolf.ledger.store import Ledger, Row, now
 
@@ -13,7 +15,7 @@ Prices = Mapping[str, tuple[float, float]]
 
 
 class TrialCalls:
-    """Serves as a proposer's `CallLog`. Refuses a new call once the run has spent what it may."""
+    """Refuses a new call once the run has spent what it may. Belongs to the thread that writes the ledger."""
 
     def __init__(self, ledger: Ledger, run: Row, trial_number: int, prices: Prices) -> None:
         self._ledger, self._run, self._number, self._prices = ledger, run, trial_number, prices
@@ -47,7 +49,9 @@ class TrialCalls:
 
     def answered(self, call: int, reply: ModelReply) -> None:
         price = self._prices.get(self._ledger.rows("SELECT model FROM calls WHERE id = ?", call)[0]["model"])
-        known = price is not None and reply.input_tokens is not None and reply.output_tokens is not None
+        cost = reply.cost_usd
+        if cost is None and price is not None and reply.input_tokens is not None and reply.output_tokens is not None:
+            cost = reply.input_tokens / 1e6 * price[0] + reply.output_tokens / 1e6 * price[1]
         self._ledger.call_ended(
             call,
             {
@@ -55,10 +59,9 @@ class TrialCalls:
                 "finish": reply.finish,
                 "input_tokens": reply.input_tokens,
                 "output_tokens": reply.output_tokens,
-                "cost_usd": (reply.input_tokens or 0) / 1e6 * price[0] + (reply.output_tokens or 0) / 1e6 * price[1]
-                if known and price
-                else None,
+                "cost_usd": cost,
                 "seconds": reply.seconds,
+                "tool_calls_json": json.dumps([asdict(one) for one in reply.tool_calls]) if reply.tool_calls else None,
                 "answered_at": now(),
             },
             reply.text,
@@ -66,6 +69,36 @@ class TrialCalls:
 
     def failed(self, call: int, said: str) -> None:
         self._ledger.call_ended(call, {"state": "failed", "said": said, "answered_at": now()}, None)
+
+    @staticmethod
+    def key(asked: str) -> str:
+        """What stands for a request, or for a tool's arguments."""
+        return hashlib.sha256(asked.encode()).hexdigest()
+
+    def recall_tool(self, position: int, name: str, asked_sha256: str) -> str | None:
+        rows = self._ledger.rows(
+            "SELECT said FROM tool_uses WHERE run_id = ? AND trial_number = ? AND position = ? AND tool = ? "
+            "AND asked_sha256 = ?",
+            self._run["id"],
+            self._number,
+            position,
+            name,
+            asked_sha256,
+        )
+        return str(rows[0]["said"]) if rows else None
+
+    def keep_tool(self, position: int, name: str, asked_sha256: str, said: str, seconds: float) -> None:
+        values = {
+            "run_id": self._run["id"],
+            "trial_number": self._number,
+            "position": position,
+            "tool": name,
+            "asked_sha256": asked_sha256,
+            "said": said,
+            "seconds": seconds,
+            "used_at": now(),
+        }
+        self._ledger.insert("tool used", "tool_uses", values)
 
     def _check_spending(self) -> None:
         spent = self._ledger.rows(
@@ -87,4 +120,5 @@ def reply_of(ledger: Ledger, row: Row) -> ModelReply:
         output_tokens=row["output_tokens"],
         seconds=row["seconds"],
         finish=row["finish"],
+        tool_calls=tuple(ToolCall(**one) for one in json.loads(row["tool_calls_json"] or "[]")),
     )

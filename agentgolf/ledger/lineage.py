@@ -42,8 +42,10 @@ def trial_row(ledger: Ledger, trial_id: int) -> Row:
 
 def trial_rows(ledger: Ledger, run_id: int) -> list[Row]:
     return ledger.rows(
-        "SELECT trials.*, parents.number AS parent FROM trials LEFT JOIN trials AS parents "
-        "ON parents.id = trials.parent_id WHERE trials.run_id = ? ORDER BY trials.number",
+        "SELECT trials.*, parents.number AS parent, lessons.id AS lesson_id, lessons.text AS lesson "
+        "FROM trials LEFT JOIN trials AS parents ON parents.id = trials.parent_id "
+        "LEFT JOIN lessons ON lessons.trial_id = trials.id "
+        "WHERE trials.run_id = ? ORDER BY trials.number",
         run_id,
     )
 
@@ -65,6 +67,7 @@ def summaries(rows: Sequence[Row]) -> list[TrialSummary]:
             gain_bpb=row["gain_bpb"],
             val_bpb=row["val_bpb"],
             counted_bytes=row["counted_bytes"],
+            lesson=row["lesson"] or "",
         )
         for row in rows
         if row["state"] == "decided"

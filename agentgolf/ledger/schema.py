@@ -287,7 +287,62 @@ SELECT runs.name AS run, calls.model, count(*) AS calls, sum(calls.state = 'fail
 FROM calls JOIN runs ON runs.id = calls.run_id GROUP BY runs.id, calls.model ORDER BY runs.id;
 """
 
-MIGRATIONS = (_FIRST, _SECOND, _THIRD)
+_FOURTH = """
+ALTER TABLE calls ADD COLUMN tool_calls_json TEXT;
+-- What the run had spent when the trial was decided.
+ALTER TABLE trials ADD COLUMN spent_seconds REAL;
+-- What a slow proposer was shown of the run when it began on a trial: a resume shows it the same again.
+CREATE TABLE openings (
+    run_id INTEGER NOT NULL REFERENCES runs(id),
+    trial_number INTEGER NOT NULL,
+    basis_json TEXT NOT NULL,
+    opened_at TEXT NOT NULL,
+    PRIMARY KEY (run_id, trial_number)
+);
+-- What tools with an effect said, such as smoke tests; asked_sha256 is of their arguments.
+CREATE TABLE tool_uses (
+    id INTEGER PRIMARY KEY,
+    run_id INTEGER NOT NULL REFERENCES runs(id),
+    trial_number INTEGER NOT NULL,
+    position INTEGER NOT NULL,
+    tool TEXT NOT NULL,
+    asked_sha256 TEXT NOT NULL,
+    said TEXT NOT NULL,
+    seconds REAL NOT NULL,
+    used_at TEXT NOT NULL
+);
+CREATE TRIGGER tool_uses_stay BEFORE UPDATE ON tool_uses
+BEGIN SELECT RAISE(ABORT, 'what a tool said stays on record'); END;
+-- A proposer's own line after the verdict, which its later proposals read.
+CREATE TABLE lessons (
+    id INTEGER PRIMARY KEY,
+    trial_id INTEGER NOT NULL UNIQUE REFERENCES trials(id),
+    text TEXT NOT NULL,
+    written_at TEXT NOT NULL
+);
+CREATE TRIGGER lessons_stay BEFORE UPDATE ON lessons
+BEGIN SELECT RAISE(ABORT, 'a lesson stays on record'); END;
+-- Several scaffolds under one budget each; every arm of every repeat is a run of its own.
+CREATE TABLE comparisons (
+    id INTEGER PRIMARY KEY,
+    name TEXT NOT NULL UNIQUE,
+    seed INTEGER NOT NULL,
+    repeats INTEGER NOT NULL,
+    baseline_run_id INTEGER NOT NULL REFERENCES runs(id),
+    state TEXT NOT NULL CHECK (state IN ('open', 'finished')),
+    started_at TEXT NOT NULL,
+    finished_at TEXT
+);
+CREATE TABLE comparison_runs (
+    comparison_id INTEGER NOT NULL REFERENCES comparisons(id),
+    arm TEXT NOT NULL,
+    repeat INTEGER NOT NULL,
+    run_id INTEGER NOT NULL UNIQUE REFERENCES runs(id),
+    PRIMARY KEY (comparison_id, arm, repeat)
+);
+"""
+
+MIGRATIONS = (_FIRST, _SECOND, _THIRD, _FOURTH)
 
 
 def check_version(connection: sqlite3.Connection) -> int:

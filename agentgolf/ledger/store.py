@@ -196,8 +196,10 @@ class Ledger:
                 },
             )
 
-    def decide(self, trial_id: int, decision: Decision) -> None:
-        self.update("decided", "trials", trial_id, {"state": "decided", **asdict(decision), "decided_at": now()})
+    def decide(self, trial_id: int, decision: Decision, spent_seconds: float) -> None:
+        """`spent_seconds`: of the run's budget, by now."""
+        values = {"state": "decided", **asdict(decision), "spent_seconds": spent_seconds, "decided_at": now()}
+        self.update("decided", "trials", trial_id, values)
 
     # -- replicates
 

@@ -53,8 +53,18 @@ class Bench:
     _running: set[Running] = field(default_factory=set)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def train(self, spec: Spec, slot: Slot, on_line: Callable[[str], None], data: Path | None = None) -> Trained:
-        """Run the train sandbox, on `data` if given; when it is gone, take its artifact into the blobs."""
+    def train(
+        self,
+        spec: Spec,
+        slot: Slot,
+        on_line: Callable[[str], None],
+        data: Path | None = None,
+        seconds: float | None = None,
+    ) -> Trained:
+        """Run the train sandbox, on `data` if given; when it is gone, take its artifact into the blobs.
+
+        `seconds` are the track's training budget unless they are given.
+        """
         if data is None:
             data = self.shards.folders[spec.split] if self.shards else self.data
         with self._folder(spec, "train") as folder:
@@ -62,7 +72,8 @@ class Bench:
             out.touch()
             out.chmod(0o666)
             page.touch()
-            limits = self._limits(Role.TRAIN)
+            more = 0.0 if seconds is None else seconds - self.course.limits.train_seconds
+            limits = self._limits(Role.TRAIN, more)
             env = {
                 "GOLF_SEED": str(spec.seed),
                 "GOLF_BUDGET_SECONDS": f"{limits.budget_seconds:g}",

@@ -3,36 +3,31 @@
 Every step reads the ledger for what is already done, so a resume is the same code as a first start.
 """
 
+import dataclasses
 import json
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from agentgolf.course import Course
 from agentgolf.decide.accept import Judgement, Rules, judge, pooled_noise
 from agentgolf.decide.leak import Leak
-from agentgolf.decide.policy import ancestry, feedback, incumbent
-from agentgolf.decide.stop import Costs, estimate, fits, next_look
+from agentgolf.decide.policy import incumbent, next_parent
 from agentgolf.domain import Outcome, Proposal, ReplicateState, TrialState, Verdict
 from agentgolf.errors import AgentgolfError, PatchError, ProposerExhaustedError
 from agentgolf.ledger.lineage import noise_groups, replicate_rows, scores_of, summaries, trial_row, trial_rows
-from agentgolf.ledger.steering import read_steering, waiting_suggestions
+from agentgolf.ledger.steering import read_steering
 from agentgolf.ledger.store import Decision, Ledger, Row
 from agentgolf.loop.auditor import CLEAN, Audits, Finding
-from agentgolf.loop.budget import Budget, first_guess
+from agentgolf.loop.budget import Budget
 from agentgolf.loop.crew import Crew
 from agentgolf.loop.observer import Observer
+from agentgolf.loop.pacing import MIN_FINAL_PAIRS, Pacing
 from agentgolf.loop.plan import Planned, baseline_plan, final_plan, look_plan, seed_for
-from agentgolf.loop.rules import rules_text
+from agentgolf.loop.proposing import Proposing
 from agentgolf.loop.specs import Spec
 from agentgolf.patch.guard import guard
 from agentgolf.patch.parse import parse_diff
 from agentgolf.patch.workspace import GitStore
-from agentgolf.proposer.base import Context, Proposer, Suggestion
-from agentgolf.proposer.llm import CallLog
-
-# Fewer than two give no spread of their own.
-MIN_FINAL_PAIRS = 2
 
 
 @dataclass(slots=True, kw_only=True)
@@ -43,20 +38,39 @@ class Campaign:
     course: Course
     ledger: Ledger
     store: GitStore
-    proposer: Proposer
+    proposing: Proposing
     crew: Crew
     auditor: Audits
     budget: Budget
+    pacing: Pacing
     observer: Observer
     jobs: int
-    calls_of: Callable[[int], CallLog]
 
     def run(self) -> None:
         """Raises `InterruptedRunError` when stopped; the ledger then holds all that was finished."""
+        self.begin()
+        while self.step():
+            pass
+        self.end()
+
+    def begin(self) -> None:
+        """Measure the baseline, and take up what an earlier process left."""
         self._baseline()
-        while (trial := self._open_trial() or self._next_trial()) is not None:
-            self._play(trial)
-            self.crew.check()
+        last = max(row["number"] for row in trial_rows(self.ledger, self.row["id"]) if row["state"] == "decided")
+        self.proposing.learn(last)
+
+    def step(self) -> bool:
+        """Play one trial; False when the search is over."""
+        trial = self._open_trial() or self._next_trial()
+        if trial is None:
+            return False
+        self._play(trial)
+        self.proposing.learn(trial["number"])
+        self.crew.check()
+        return True
+
+    def end(self) -> None:
+        """Measure finally, and finish the run."""
         finding = self._final()
         self.budget.beat(force=True)
         self.ledger.finish_run(self.row["id"], finding.leak.bound_bpb if finding.leak else None, finding.trouble)
@@ -118,23 +132,30 @@ class Campaign:
     def _next_trial(self) -> Row | None:
         """Propose one more, unless the budget, the limit or the proposer says that it is enough."""
         rows = trial_rows(self.ledger, self.row["id"])
-        limit = self.row["trials_limit"]
-        if limit is not None and len(rows) - 1 >= limit:
-            return None
-        if not self._fits(self._first_look()):
-            self.observer.note("what is left of the budget is kept for the final measurement; the search ends here")
+        if not self.pacing.room_for(len(rows)):
+            if self.row["trials_limit"] is None or len(rows) <= self.row["trials_limit"]:
+                self.observer.note("what is left of the budget is kept for the final measurement; the search ends here")
             return None
         self.budget.beat()
         self.observer.stage(len(rows), "proposing")
-        context = self._context(rows)
         try:
-            proposal = self.proposer.propose(context)
+            proposal, made_for = self.proposing.next(len(rows))
         except ProposerExhaustedError as error:
             self.observer.note(f"{error}; the search ends here")
             return None
-        parent = next(row for row in rows if row["number"] == context.parent)
-        self.ledger.propose(self.row["id"], context.number, parent["id"], proposal)
+        parent = self._parent_now(rows)
+        if parent["number"] != made_for and not proposal.base:
+            # Made while another trial was measured and kept: it is merged onto that one, or conflicts and is rejected.
+            base = next(row["commit_sha"] for row in rows if row["number"] == made_for)
+            proposal = dataclasses.replace(proposal, base=base)
+        self.ledger.propose(self.row["id"], len(rows), parent["id"], proposal)
         return trial_rows(self.ledger, self.row["id"])[-1]
+
+    def _parent_now(self, rows: Sequence[Row]) -> Row:
+        """The trial that a proposal now goes onto."""
+        steering = read_steering(self.ledger, self.row["id"])
+        number = next_parent(self.proposing.scaffold.policy, summaries(rows), steering).number
+        return next(row for row in rows if row["number"] == number)
 
     def _play(self, trial: Row) -> None:
         """From proposed to decided; starts wherever the ledger says that it stopped."""
@@ -145,6 +166,8 @@ class Campaign:
                 self._decide(trial["id"], Decision(outcome=Outcome.REJECTED, verdict=Verdict.REVERT, reason=str(error)))
                 return
             trial = trial_row(self.ledger, trial["id"])
+        if self.pacing.room_for(trial["number"] + 1):
+            self.proposing.look_ahead(trial["number"] + 1)
         parent_id, done = trial["parent_id"], 0
         finding: Finding | None = None
         wanted = self.course.spec.decision.looks[0]
@@ -171,21 +194,11 @@ class Campaign:
             if judgement.verdict is not None:
                 self._finish(trial, judgement, judgement.verdict, Outcome.OK, judgement.reason, found)
                 return
-            done, wanted = wanted, self._next_look(trial["id"], wanted, judgement.wanted)
+            done, wanted = wanted, self.pacing.next_look(trial["id"], wanted, judgement.wanted)
             if wanted == done:
                 reason = f"the budget ended before replicate {judgement.wanted}: {judgement.reason}"
                 self._finish(trial, judgement, Verdict.UNDECIDED, Outcome.OK, reason, found)
                 return
-
-    def _next_look(self, trial_id: int, done: int, wanted: int) -> int:
-        """The replicates at which the test is read next: fewer than wanted when time is short, `done` for none."""
-
-        def possible(count: int) -> bool:
-            return self._measured_already(trial_id, count) or self._fits(
-                2 * (count - done), final_pairs=MIN_FINAL_PAIRS, audits=count
-            )
-
-        return next_look(done, wanted, self.course.spec.decision.looks, possible)
 
     def _audit(self, trial: Row, judgement: Judgement, *, first: bool) -> Finding | None:
         """Only what may be kept is audited: a little after a promising first look, and as it needs before a keep."""
@@ -230,7 +243,7 @@ class Campaign:
         if self.row["budget_seconds"] is not None:
             count = MIN_FINAL_PAIRS
         while position < count or (
-            self.row["budget_seconds"] is not None and self._fits(2, final_pairs=0, audits=position + 1)
+            self.row["budget_seconds"] is not None and self.pacing.fits(2, final_pairs=0, audits=position + 1)
         ):
             self.observer.stage(best.number, "final on B")
             self._measure(final_plan(ids[0], ids[best.number], position))
@@ -271,38 +284,6 @@ class Campaign:
         if specs:
             self.crew.measure(specs)
 
-    def _measured_already(self, trial_id: int, wanted: int) -> bool:
-        rows = self.ledger.rows(
-            "SELECT count(*) AS n FROM replicates WHERE trial_id = ? AND purpose = 'search' AND state = 'scored'",
-            trial_id,
-        )
-        return bool(rows[0]["n"] >= wanted)
-
-    def _context(self, rows: Sequence[Row]) -> Context:
-        noise, _ = pooled_noise(noise_groups(replicate_rows(self.ledger, self.row["id"])))
-        history = feedback(summaries(rows), noise)
-        parent = incumbent(history, read_steering(self.ledger, self.row["id"]))
-        waiting = waiting_suggestions(self.ledger, self.row["id"])
-        commit = next(row["commit_sha"] for row in rows if row["number"] == parent.number)
-        return Context(
-            run_seed=self.row["seed"],
-            number=len(rows),
-            parent=parent.number,
-            origin=self.row["origin_commit"],
-            files=self._editable_text(commit),
-            origin_files=self._editable_text(self.row["origin_commit"]),
-            lineage=ancestry(history, parent.number),
-            history=history,
-            cap_bytes=self.course.limits.artifact_cap_bytes,
-            rules=rules_text(self.course),
-            calls=self.calls_of(len(rows)),
-            suggestion=Suggestion(id=waiting[0]["id"], text=waiting[0]["text"]) if waiting else None,
-        )
-
-    def _editable_text(self, commit: str) -> dict[str, str]:
-        files = self.store.files(commit)
-        return {name: data.decode("utf-8", "replace") for name, data in files.items() if self.course.is_editable(name)}
-
     def _finish(
         self,
         trial: Row,
@@ -338,7 +319,7 @@ class Campaign:
         )
 
     def _decide(self, trial_id: int, decision: Decision) -> None:
-        self.ledger.decide(trial_id, decision)
+        self.ledger.decide(trial_id, decision, self.budget.spent_seconds)
         self.budget.beat(force=True)
         rows = trial_rows(self.ledger, self.row["id"])
         self.observer.decided(next(row for row in rows if row["id"] == trial_id))
@@ -370,25 +351,3 @@ class Campaign:
             "SELECT max(artifact_bytes + code_bytes) AS n FROM replicates WHERE trial_id = ?", trial_id
         )
         return int(rows[0]["n"]) if rows[0]["n"] is not None else None
-
-    def _first_look(self) -> int:
-        return self.course.spec.decision.looks[0] * (2 if self.jobs > 1 else 1)
-
-    def _fits(self, replicates: int, final_pairs: int | None = None, audits: int = 0) -> bool:
-        """Whether so many more can be measured and audited, with the final measurement kept back.
-
-        A new trial leaves the course's final replicates; one that looks promising may leave fewer, since
-        without it there may be nothing to measure finally.
-        """
-        costs = self.costs()
-        pairs = self.course.spec.decision.final_replicates if final_pairs is None else final_pairs
-        auditing = self.auditor.wall_seconds() * math.ceil((pairs + audits) / self.jobs)
-        return fits(self.budget.left_seconds, costs, replicates, costs.replicates(2 * pairs) + auditing)
-
-    def costs(self) -> Costs:
-        seen = [
-            row["wall_seconds"]
-            for row in replicate_rows(self.ledger, self.row["id"])
-            if row["state"] == "scored" and row["outcome"] == Outcome.OK
-        ]
-        return estimate(seen, first_guess(self.course), self.jobs)

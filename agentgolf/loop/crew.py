@@ -1,11 +1,11 @@
 """Runs several replicates at once, one a slot, and writes down each transition in the main thread."""
 
+import contextlib
 import queue
 import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from typing import TypeVar
 
 import tenacity
@@ -15,6 +15,7 @@ from agentgolf.errors import InfrastructureError, InterruptedRunError
 from agentgolf.ledger.store import Ledger
 from agentgolf.loop.bench import Bench
 from agentgolf.loop.budget import Budget
+from agentgolf.loop.mailbox import Mailbox
 from agentgolf.loop.observer import Observer, curve_point
 from agentgolf.loop.specs import Audited, AuditSpec, Examined, ExamSpec, Scored, Spec, Trained
 
@@ -22,16 +23,7 @@ TICK_SECONDS = 0.2
 T = TypeVar("T")
 S = TypeVar("S", Spec, AuditSpec, ExamSpec)
 INFRASTRUCTURE_ATTEMPTS = 3
-
-
-@dataclass(frozen=True, slots=True)
-class _Message:
-    """From a worker: `done` is set when the main thread has written the transition down."""
-
-    spec: Spec | AuditSpec | ExamSpec
-    content: Trained | Scored | Audited | Examined | BaseException
-    wall_seconds: float
-    done: threading.Event
+STOPPED = "stopped; go on with: agentgolf resume"
 
 
 class Crew:
@@ -45,14 +37,15 @@ class Crew:
         budget: Budget,
         slots: Sequence[Slot],
         observer: Observer,
+        mailbox: Mailbox,
         retry_wait_seconds: float = 5.0,
     ) -> None:
         self._bench, self._ledger, self._budget, self._observer = bench, ledger, budget, observer
+        self._mailbox = mailbox
         self._slots: queue.SimpleQueue[Slot] = queue.SimpleQueue()
         for slot in slots:
             self._slots.put(slot)
         self._count = len(slots)
-        self._messages: queue.SimpleQueue[_Message] = queue.SimpleQueue()
         self.retry_wait_seconds = retry_wait_seconds
         self.stopping = threading.Event()
         self.killed = threading.Event()
@@ -68,7 +61,7 @@ class Crew:
     def check(self) -> None:
         """Raises `InterruptedRunError` once the user has asked to stop."""
         if self.stopping.is_set():
-            raise InterruptedRunError("stopped; go on with: agentgolf resume")
+            raise InterruptedRunError(STOPPED)
 
     def measure(self, specs: Sequence[Spec]) -> None:
         """Finish these replicates, in this order as slots become free.
@@ -86,37 +79,49 @@ class Crew:
         """Have scripts that score themselves score a text from a known model; raises as `measure` does."""
         self._finish(specs, self._exam)
 
+    def smoke(self, spec: Spec, seconds: float) -> Trained:
+        """A short training, from any thread, when a slot is free; nothing of it is written down."""
+        while True:
+            self.check()
+            with contextlib.suppress(queue.Empty):
+                slot = self._slots.get(timeout=TICK_SECONDS)
+                break
+        try:
+            return self._bench.train(spec, slot, lambda line: None, seconds=seconds)
+        finally:
+            self._slots.put(slot)
+
+    def wait_for(self, done: Callable[[], bool]) -> None:
+        """Serve the other threads until it is done, or the user has asked twice to stop."""
+        while not done():
+            self._mailbox.serve(TICK_SECONDS)
+            self._budget.beat()
+            if self.killed.is_set():
+                raise InterruptedRunError(STOPPED)
+
     def _finish(self, specs: Sequence[S], work: Callable[[S, float], None]) -> None:
         self.check()
-        failure: BaseException | None = None
-        with ThreadPoolExecutor(self._count) as pool:
-            futures = [pool.submit(self._work, spec, work) for spec in specs]
-            while not all(future.done() for future in futures) or not self._messages.empty():
-                try:
-                    message = self._messages.get(timeout=TICK_SECONDS)
-                except queue.Empty:
-                    self._budget.beat()
-                    continue
-                try:
-                    if isinstance(message.content, BaseException):
-                        raise message.content
-                    if not self.killed.is_set():
-                        self._record(message)
-                except BaseException as error:  # noqa: BLE001  (raised again below, when the workers have ended)
-                    failure = failure or error
-                    self.stop_now()
-                finally:
-                    message.done.set()
-        if failure is not None:
-            raise failure
-        self.check()
+        failures: list[BaseException] = []
 
-    def _work(self, spec: S, work: Callable[[S, float], None]) -> None:
-        started = time.monotonic()
-        try:
-            work(spec, started)
-        except BaseException as error:  # noqa: BLE001  (handed to the main thread, which raises it)
-            self._hand_over(spec, error, started)
+        def guarded(spec: S) -> None:
+            try:
+                work(spec, time.monotonic())
+            except BaseException as error:  # noqa: BLE001  (raised below, when all workers have ended)
+                failures.append(error)
+                self.stop_now()
+
+        with ThreadPoolExecutor(self._count) as pool:
+            futures = [pool.submit(guarded, spec) for spec in specs]
+            while not all(future.done() for future in futures):
+                try:
+                    self._mailbox.serve(TICK_SECONDS)
+                    self._budget.beat()
+                except BaseException as error:  # noqa: BLE001  (raised below; the workers still wait to be served)
+                    failures.append(error)
+                    self.stop_now()
+        if failures:
+            raise failures[0]
+        self.check()
 
     def _stages(self, spec: Spec, started: float) -> None:
         if self.stopping.is_set():
@@ -189,23 +194,23 @@ class Crew:
         return not self.stopping.is_set()
 
     def _hand_over(
+        self, spec: Spec | AuditSpec | ExamSpec, content: Trained | Scored | Audited | Examined, started: float
+    ) -> None:
+        wall_seconds = time.monotonic() - started
+        self._mailbox.call(lambda: None if self.killed.is_set() else self._record(spec, content, wall_seconds))
+
+    def _record(
         self,
         spec: Spec | AuditSpec | ExamSpec,
-        content: Trained | Scored | Audited | Examined | BaseException,
-        started: float,
+        content: Trained | Scored | Audited | Examined,
+        wall_seconds: float,
     ) -> None:
-        done = threading.Event()
-        self._messages.put(_Message(spec, content, time.monotonic() - started, done))
-        done.wait()
-
-    def _record(self, message: _Message) -> None:
-        if isinstance(message.content, Audited | Examined):
-            assert not isinstance(message.spec, Spec)
-            write_audit(self._ledger, message.spec, message.content)
+        if isinstance(content, Audited | Examined):
+            assert not isinstance(spec, Spec)
+            write_audit(self._ledger, spec, content)
             self._budget.beat(force=True)
             return
-        assert isinstance(message.spec, Spec)
-        spec, content = message.spec, message.content
+        assert isinstance(spec, Spec)
         if isinstance(content, Trained) and content.artifact is not None:
             self._ledger.collect(spec.replicate_id, content.execution, content.artifact)
         elif isinstance(content, Trained):
@@ -216,7 +221,7 @@ class Crew:
                 message=str(content.error),
                 score=None,
                 executions={content.execution.role: content.execution},
-                wall_seconds=message.wall_seconds,
+                wall_seconds=wall_seconds,
             )
         elif isinstance(content, Scored):
             self._ledger.score(
@@ -225,7 +230,7 @@ class Crew:
                 message=str(content.error or ""),
                 score=content.score,
                 executions=content.executions,
-                wall_seconds=message.wall_seconds,
+                wall_seconds=wall_seconds,
                 claims=(content.claims_sha256, content.claims_bytes) if content.claims_sha256 else None,
             )
         self._budget.beat(force=True)

@@ -6,10 +6,37 @@ from pathlib import Path
 from typing import Any
 
 from agentgolf.course import Course, repo_files
+from agentgolf.domain import Outcome, TrialSummary, Verdict
 from agentgolf.loop.home import find_scaffold, require_new, shipped, shipped_names
 from agentgolf.loop.rules import rules_text
+from agentgolf.proposer.base import Crash
 from agentgolf.proposer.catalogue import load_catalogue
 from agentgolf.proposer.scaffold import SCAFFOLD_FILE, ScaffoldSpec, prompts_of, read_spec, templates_of
+
+# What `check` and `show` render the templates of later moments with.
+EXAMPLE_CRASH = Crash(
+    number=1,
+    attempt=1,
+    outcome=Outcome.CRASHED,
+    reason="train ended with exit code 1: NameError: name 'x' is not defined",
+    diff="--- a/train.py\n+++ b/train.py\n@@ -1 +1 @@\n-RATE = 0.5\n+RATE = x\n",
+    log="NameError: name 'x' is not defined",
+)
+EXAMPLE_TRIAL = TrialSummary(
+    number=1,
+    parent=0,
+    proposer="agent",
+    technique="",
+    hypothesis="a change",
+    fingerprint="",
+    detail={},
+    outcome=Outcome.OK,
+    verdict=Verdict.REVERT,
+    reason="not better than the noise",
+    gain_bpb=-0.001,
+    val_bpb=None,
+    counted_bytes=None,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,7 +63,7 @@ def inspect_scaffold(name: str, course: Course) -> ScaffoldInfo:
     """A scaffold with every template rendered for the course. Raises `UsageError` when anything in it is wrong."""
     folder = find_scaffold(name)
     spec = read_spec(folder / SCAFFOLD_FILE)
-    if "agent" not in spec.proposers:
+    if not templates_of(spec):
         return _info(folder, {})
     prompts = prompts_of(spec, folder, shipped("prompts") / "common")
     files = {file: (course.repo / file).read_text() for file in repo_files(course.repo) if course.is_editable(file)}
@@ -48,7 +75,14 @@ def inspect_scaffold(name: str, course: Course) -> ScaffoldInfo:
         "history": [],
         "playbook": load_catalogue(shipped("prompts") / "playbook"),
         "cap_bytes": course.limits.artifact_cap_bytes,
+        "pending": ["a change that is being measured"],
         "suggestion": "",
+        "crash": EXAMPLE_CRASH,
+        "trial": EXAMPLE_TRIAL,
+        "diff": EXAMPLE_CRASH.diff,
+        "log": EXAMPLE_CRASH.log,
+        "left": 2,
+        "form": "tools" if spec.agent.tools else "json" if spec.agent.structured else "text",
         "refused": "train.py: these lines are not there",
     }
     return _info(folder, {template: prompts.render(template, **values) for template in templates_of(spec)})
@@ -58,7 +92,7 @@ def new_scaffold(folder: Path, like: str) -> None:
     """Copy a scaffold to change, with the common templates. Raises `UsageError` when the folder is not empty."""
     source = find_scaffold(like)
     require_new(folder)
-    if "agent" in read_spec(source / SCAFFOLD_FILE).proposers:
+    if templates_of(read_spec(source / SCAFFOLD_FILE)):
         shutil.copytree(shipped("prompts") / "common", folder, dirs_exist_ok=True)
     shutil.copytree(source, folder, dirs_exist_ok=True)
 

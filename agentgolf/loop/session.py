@@ -17,7 +17,7 @@ from agentgolf.data import NO_DOCUMENTS, data_file, load_documents, write_traini
 from agentgolf.decide.stop import Costs, fits
 from agentgolf.domain import Clock, RunState, Slot
 from agentgolf.duration import format_duration
-from agentgolf.errors import CourseError, EnvironmentNotReadyError, UsageError
+from agentgolf.errors import CourseError, EnvironmentNotReadyError, InterruptedRunError, UsageError
 from agentgolf.ledger.calls import TrialCalls
 from agentgolf.ledger.lineage import find_run
 from agentgolf.ledger.store import Ledger, Row
@@ -25,11 +25,15 @@ from agentgolf.loop.auditor import Auditor, Audits
 from agentgolf.loop.bench import Bench
 from agentgolf.loop.budget import Budget, first_guess
 from agentgolf.loop.campaign import Campaign
+from agentgolf.loop.cassette import NO_TAPE, Tape
 from agentgolf.loop.crew import Crew
 from agentgolf.loop.examiner import Examiner
 from agentgolf.loop.home import find_course, find_scaffold, is_shipped, shipped
+from agentgolf.loop.mailbox import Mailbox
 from agentgolf.loop.observer import Observer
+from agentgolf.loop.pacing import Pacing
 from agentgolf.loop.prices import load_prices
+from agentgolf.loop.proposing import Proposing
 from agentgolf.patch.workspace import GitStore, require_clean
 from agentgolf.proposer.scaffold import Scaffold, load_scaffold
 from agentgolf.sandbox.base import Sandbox
@@ -67,10 +71,12 @@ def open_course(settings: Settings) -> Course:
     return course
 
 
-def open_scaffold(name: str, course: Course, note: Callable[[str], None] = lambda _: None) -> Scaffold:
+def open_scaffold(
+    name: str, course: Course, note: Callable[[str], None] = lambda _: None, *, needs_key: bool = True
+) -> Scaffold:
     """The scaffold, with the course's own playbook if it has one, else the shipped one."""
     playbook = course.folder / course.spec.playbook if course.spec.playbook else shipped("prompts") / "playbook"
-    return load_scaffold(find_scaffold(name), playbook, shipped("prompts") / "common", note)
+    return load_scaffold(find_scaffold(name), playbook, shipped("prompts") / "common", note, needs_key=needs_key)
 
 
 def create_run(ledger: Ledger, request: RunRequest, course: Course, slots: list[Slot], sandbox: Sandbox) -> Row:
@@ -182,7 +188,7 @@ def open_sandbox(kind: str, course: Course, scaffold: str, *, unsafe: bool = Fal
 def _trusted(scaffold: str, course: Course) -> bool:
     """Whether a run's candidates can only be what agentgolf's own offline proposers make."""
     try:
-        return open_scaffold(scaffold, course).trusted
+        return open_scaffold(scaffold, course, needs_key=False).trusted
     except UsageError:  # a folder of the user's that is gone
         return False
 
@@ -248,11 +254,12 @@ def open_campaign(
     slots: list[Slot],
     observer: Observer,
     prices: Path | None = None,
+    tape: Tape = NO_TAPE,
 ) -> Iterator[Campaign]:
     """Everything of one run, from its row in the ledger; `prices` is the user's own table."""
     reconcile(ledger, row, sandbox, observer)
     folder = run_folder(ledger.folder, row["name"])
-    scaffold = open_scaffold(row["scaffold"], course, observer.note)
+    scaffold = open_scaffold(row["scaffold"], course, observer.note, needs_key=tape.recording is None)
     table = load_prices(prices)
     if row["max_cost_usd"] is not None and scaffold.model is not None and scaffold.model not in table:
         raise UsageError(
@@ -260,26 +267,46 @@ def open_campaign(
         )
     with open_bench(folder, row["name"], course, sandbox, ledger) as bench:
         budget = Budget(ledger, row["id"], row["budget_seconds"])
-        crew = Crew(bench=bench, ledger=ledger, budget=budget, slots=slots, observer=observer)
+        mailbox = Mailbox()
+        crew = Crew(bench=bench, ledger=ledger, budget=budget, slots=slots, observer=observer, mailbox=mailbox)
         store = GitStore(folder / "store.git")
+        proposing = Proposing(
+            row=row,
+            course=course,
+            ledger=ledger,
+            store=store,
+            scaffold=scaffold,
+            crew=crew,
+            mailbox=mailbox,
+            observer=observer,
+            calls_of=lambda number: TrialCalls(ledger, row, number, table),
+            tape=tape,
+        )
+        auditor, jobs, wait = _audits(row, course, ledger, store, crew), len(slots), False
+        pacing = Pacing(row=row, course=course, ledger=ledger, auditor=auditor, budget=budget, jobs=jobs)
         try:
             yield Campaign(
                 row=row,
                 course=course,
                 ledger=ledger,
                 store=store,
-                proposer=scaffold.proposer,
+                proposing=proposing,
                 crew=crew,
-                auditor=_audits(row, course, ledger, store, crew),
+                auditor=auditor,
                 budget=budget,
+                pacing=pacing,
                 observer=observer,
-                jobs=len(slots),
-                calls_of=lambda number: TrialCalls(ledger, row, number, table),
+                jobs=jobs,
             )
+            wait = True
+        except InterruptedRunError:
+            wait = True
+            raise
         except git.GitError as error:
             said = str(error).strip().splitlines()[-1].strip(" '")
             raise EnvironmentNotReadyError(f"git failed in {store.path}: {said}; then: agentgolf resume") from error
         finally:
+            proposing.close(wait=wait and not crew.killed.is_set())
             store.close()
 
 

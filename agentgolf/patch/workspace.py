@@ -158,6 +158,17 @@ def _reason(error: git.GitCommandError) -> str:
     return lines[0].strip().removeprefix("error: ")[:200] if lines else "git refused it"
 
 
+def scratch_checkout(folder: Path, files: Mapping[str, bytes]) -> None:
+    """A folder under git with these files committed: what a coding agent expects to find."""
+    for name, data in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(data)
+    with git.Repo.init(folder, initial_branch="main") as repo:
+        repo.git.update_environment(**_IDENTITY, **_NO_CONFIG)
+        repo.git.add("--all", "--force")
+        repo.git.commit("--quiet", "--allow-empty", "--message", "the candidate to improve")
+
+
 def require_clean(folder: Path) -> None:
     """Raises `UsageError` when the folder is not in git, or has changes that are not committed."""
     try:

@@ -1,64 +1,46 @@
-"""A language model that answers with one hypothesis and one edit; a reply that cannot be used goes back to it."""
+"""A language model that submits one hypothesis and one edit; a reply that cannot be used goes back to it."""
 
-import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined, TemplateError
-
-from agentgolf.domain import Proposal
-from agentgolf.errors import ModelUnavailableError, PatchError, PromptTooLongError, UsageError
-from agentgolf.proposer.base import Context, Proposer, taken, unified_diff
+from agentgolf.domain import Proposal, TrialSummary
+from agentgolf.errors import ModelUnavailableError, PatchError, UnsupportedFeatureError
+from agentgolf.proposer.answers import SCHEMA, Answer, hypothesis_of, read_answer
+from agentgolf.proposer.base import Context, Proposer, diffs_of, taken
 from agentgolf.proposer.catalogue import Technique
-from agentgolf.proposer.edits import apply_reply
-from agentgolf.proposer.llm import Message, Model
+from agentgolf.proposer.conversation import Conversation
+from agentgolf.proposer.llm import CallLog, Model
+from agentgolf.proposer.prompts import Prompts
+from agentgolf.proposer.toolbox import Toolbox
+from agentgolf.proposer.wire import Message
 
-MAX_HYPOTHESIS = 200
-# How much of the history and of the playbook a prompt carries; the next level is tried when it is too long.
-LEVELS = ((40, True), (12, True), (5, False), (0, False))
-_CLOSING = re.compile(r"<\s*/\s*(data)", re.IGNORECASE)
-_HYPOTHESIS = re.compile(r"^\W*HYPOTHESIS\W*:\W*(.+)$", re.MULTILINE | re.IGNORECASE)
-_GAIN = re.compile(r"^\W*PREDICTED[ _]GAIN\W*:\W*([+-]?\d*\.?\d+)", re.MULTILINE | re.IGNORECASE)
+# Where a trial's conversation goes on after its verdict.
+LESSON_POSITION = 1_000_000
+MAX_LESSON = 300
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Prompts:
-    """A scaffold's templates, rendered strictly: an unknown name in one is an error, not a blank.
+class Manner:
+    """How an agent works. `steps` are templates, asked one after the other; the last reply holds the edit.
 
-    What the scaffold's folder lacks is taken from `common`. The filter `data` is for what a candidate may have
-    written: it cannot close the <data> around it.
+    `repairs`: how often a reply without a usable edit goes back. `structured`: the last reply is JSON by a
+    schema. `tools`: it may use tools in `turns` turns, with so many smoke tests. `crash_repairs`: how often a
+    change that crashed is tried again, mended. `lessons`: whether it writes a line after each verdict.
     """
 
-    folder: Path
-    common: Path
-
-    def has(self, name: str) -> bool:
-        return (self.folder / name).is_file() or (self.common / name).is_file()
-
-    def render(self, name: str, **values: Any) -> str:
-        """Raises `UsageError` with the file and what is wrong in it."""
-        environment = Environment(
-            loader=FileSystemLoader([self.folder, self.common]),
-            undefined=StrictUndefined,
-            trim_blocks=True,
-            autoescape=False,
-        )
-        environment.filters["data"] = lambda text: _CLOSING.sub(r"<\\/\1", str(text))
-        try:
-            return environment.get_template(name).render(**values).strip()
-        except (TemplateError, UnicodeDecodeError) as error:
-            line = f":{error.lineno}" if hasattr(error, "lineno") else ""
-            place = getattr(error, "filename", None) or self.folder / name
-            raise UsageError(f"{place}{line}: {error or type(error).__name__}") from error
+    steps: Sequence[str] = ("task.md",)
+    repairs: int = 2
+    structured: bool = False
+    tools: bool = False
+    turns: int = 16
+    smoke_tests: int = 2
+    smoke_seconds: float = 5.0
+    crash_repairs: int = 1
+    lessons: bool = True
 
 
 class AgentProposer:
-    """Asks the `steps`, templates, one after the other; the last reply holds the edit.
-
-    `repairs`: how often a reply without a usable edit goes back. `fallback` proposes while no model answers.
-    """
+    """`fallback` proposes while no model answers; `note` is told of it."""
 
     name = "agent"
 
@@ -67,93 +49,134 @@ class AgentProposer:
         model: Model,
         prompts: Prompts,
         playbook: Sequence[Technique],
+        manner: Manner,
         *,
-        steps: Sequence[str],
-        repairs: int,
         fallback: Proposer | None = None,
         note: Callable[[str], None] = lambda _: None,
     ) -> None:
-        self._model, self._prompts, self._playbook = model, prompts, playbook
-        self._steps, self._repairs, self._fallback, self._note = steps, repairs, fallback, note
+        self._model, self._prompts, self._playbook, self._manner = model, prompts, tuple(playbook), manner
+        self._fallback, self._note = fallback, note
+        # What the server was found to lack.
+        self._lacks: set[str] = set()
 
     def propose(self, context: Context) -> Proposal:
         """Raises `ModelError` when the server refuses what no waiting mends, such as a key."""
-        try:
-            return self._converse(context)
-        except ModelUnavailableError as error:
-            if self._fallback is None:
-                raise
-            self._note(f"{error}; an offline proposer stands in for this trial")
-            return self._fallback.propose(context)
+        while True:
+            try:
+                return self._converse(context)
+            except UnsupportedFeatureError as error:
+                if error.feature in self._lacks:
+                    raise
+                self._lacks.add(error.feature)
+                self._note(f"{error}; going on without")
+            except ModelUnavailableError as error:
+                if self._fallback is None:
+                    raise
+                self._note(f"{error}; an offline proposer stands in for this trial")
+                return self._fallback.propose(context)
+
+    def learn(self, trial: TrialSummary, diff: str, log: str, calls: CallLog) -> str:
+        """One line that later proposals read. Raises `ModelError`."""
+        ask = self._prompts.render("lesson.md", trial=trial, diff=diff, log=log)
+        reply = self._model.ask([Message(role="user", content=ask)], calls, LESSON_POSITION)
+        line = next((row for row in reply.text.splitlines() if row.strip(" *_`#-")), "")
+        return "".join(c for c in line.strip(" *_`#-") if c.isprintable())[:MAX_LESSON]
+
+    @property
+    def learns(self) -> bool:
+        return self._manner.lessons
+
+    @property
+    def crash_repairs(self) -> int:
+        return self._manner.crash_repairs
 
     def _converse(self, context: Context) -> Proposal:
-        messages, text = self._open(context)
-        values = self._values(context, LEVELS[0][0], LEVELS[0][1])
-        for step in self._steps[1:]:
-            text = self._go_on(messages, text, self._prompts.render(step, **values), context)
-        for attempt in range(self._repairs + 1):
+        manner = self._manner
+        tools = manner.tools and "tools" not in self._lacks
+        schema = SCHEMA if manner.structured and not tools and "schemas" not in self._lacks else None
+        talk = Conversation(
+            model=self._model,
+            prompts=self._prompts,
+            context=context,
+            playbook=self._playbook,
+            form="tools" if tools else "json" if schema else "text",
+            position=100 * len(self._lacks),
+        )
+        if tools:
+            return self._with_tools(talk)
+        steps = ["crash.md"] if context.crash else list(manner.steps)
+        talk.schema = schema if len(steps) == 1 else None
+        text = talk.open(steps[0]).text
+        for step in steps[1:]:
+            talk.schema = schema if step == steps[-1] else None
+            text = talk.say(self._prompts.render(step, **talk.values(40, True))).text
+        for attempt in range(manner.repairs + 1):
             try:
-                changed = apply_reply(text, context.files)
-                return self._proposal(context, text, changed, attempt)
+                return self._proposal(context, self._checked(context, read_answer(text, context.files)), attempt + 1)
             except PatchError as error:
                 refused = str(error)
-            if attempt < self._repairs:
-                text = self._go_on(messages, text, self._prompts.render("repair.md", refused=refused), context)
+            if attempt < manner.repairs:
+                text = talk.say(self._prompts.render("repair.md", refused=refused, form=talk.form)).text
+        return self._refusal(context, hypothesis_of(text), manner.repairs + 1, refused)
+
+    def _with_tools(self, talk: Conversation) -> Proposal:
+        """The full loop: until an edit is submitted, or the turns are used up."""
+        context, manner = talk.context, self._manner
+        toolbox = Toolbox(
+            context=context,
+            playbook=self._playbook,
+            smoke_tests=manner.smoke_tests,
+            smoke_seconds=manner.smoke_seconds,
+            accept=lambda answer: self._twin(context, answer),
+        )
+        reply = talk.open("crash.md" if context.crash else manner.steps[0], toolbox)
+        for turn in range(1, manner.turns + 1):
+            if reply.tool_calls:
+                talk.use_tools(reply, toolbox)
+            else:
+                try:  # many a model writes its edit down instead of calling the tool for it
+                    toolbox.answer = self._checked(context, read_answer(reply.text, context.files))
+                except PatchError as error:
+                    toolbox.refused = str(error)
+            if toolbox.answer is not None:
+                return self._proposal(context, toolbox.answer, turn)
+            if turn == manner.turns:
+                break
+            left = manner.turns - turn
+            if not reply.tool_calls or left <= 2:
+                ask = self._prompts.render("nudge.md", refused=toolbox.refused, left=left)
+                reply = talk.say(ask, toolbox)
+            else:
+                reply = talk.go_on(toolbox)
+        return self._refusal(context, hypothesis_of(reply.text), manner.turns, toolbox.refused)
+
+    def _checked(self, context: Context, answer: Answer) -> Answer:
+        twin = self._twin(context, answer)
+        if twin is not None:
+            raise PatchError(twin)
+        return answer
+
+    def _twin(self, context: Context, answer: Answer) -> str | None:
+        return context.workbench.twin(diffs_of(context.files, answer.files), context.parent)
+
+    def _proposal(self, context: Context, answer: Answer, attempts: int) -> Proposal:
+        detail: Mapping[str, object] = {
+            "attempts": attempts,
+            "predicted_gain_bpb": answer.predicted_gain_bpb,
+            **taken(context),
+        }
         return Proposal(
-            hypothesis=_hypothesis(text),
+            hypothesis=answer.hypothesis,
+            edits=("".join(diffs_of(context.files, answer.files)),),
+            proposer=self.name,
+            detail=detail,
+        )
+
+    def _refusal(self, context: Context, hypothesis: str, attempts: int, refused: str) -> Proposal:
+        return Proposal(
+            hypothesis=hypothesis,
             edits=(),
             proposer=self.name,
-            detail={"attempts": self._repairs + 1, **taken(context)},
-            refused=f"no usable edit in {self._repairs + 1} replies; the last: {refused}",
+            detail={"attempts": attempts, **taken(context)},
+            refused=f"no usable edit in {attempts} replies; the last: {refused}",
         )
-
-    def _go_on(self, messages: list[Message], said: str, ask: str, context: Context) -> str:
-        """The next reply; what was said and asked joins the conversation."""
-        messages.append(Message(role="assistant", content=said))
-        messages.append(Message(role="user", content=ask))
-        return self._model.ask(messages, context.calls, len(LEVELS) + len(messages)).text
-
-    def _open(self, context: Context) -> tuple[list[Message], str]:
-        """The conversation so far and the model's first reply; what is too long is told again, shorter."""
-        for level, (trials, playbook) in enumerate(LEVELS):
-            messages = [
-                Message(role="system", content=self._prompts.render("system.md", **self._values(context, 0, False))),
-                Message(
-                    role="user", content=self._prompts.render(self._steps[0], **self._values(context, trials, playbook))
-                ),
-            ]
-            try:
-                return messages, self._model.ask(messages, context.calls, level).text
-            except PromptTooLongError:
-                if level == len(LEVELS) - 1:
-                    raise
-        raise AssertionError("the last level either returns or raises")
-
-    def _values(self, context: Context, trials: int, playbook: bool) -> dict[str, Any]:
-        return {
-            "rules": context.rules,
-            "files": context.files,
-            "parent": context.parent,
-            "lineage": list(context.lineage),
-            "history": list(context.history[-trials:]) if trials else [],
-            "playbook": list(self._playbook) if playbook else [],
-            "cap_bytes": context.cap_bytes,
-            "suggestion": context.suggestion.text if context.suggestion else "",
-        }
-
-    def _proposal(self, context: Context, text: str, changed: dict[str, str], attempt: int) -> Proposal:
-        diffs = [unified_diff(path, context.files[path], new) for path, new in changed.items()]
-        gain = _GAIN.search(text)
-        return Proposal(
-            hypothesis=_hypothesis(text),
-            edits=("".join(diffs),),
-            proposer=self.name,
-            detail={"attempts": attempt + 1, "predicted_gain_bpb": float(gain[1]) if gain else None, **taken(context)},
-        )
-
-
-def _hypothesis(text: str) -> str:
-    """The line after HYPOTHESIS:, else the first line with words, cleaned."""
-    found = _HYPOTHESIS.search(text)
-    line = found[1] if found else next((row for row in text.splitlines() if re.search(r"\w{3}", row)), "no hypothesis")
-    return "".join(c for c in line.strip(" *_`#") if c.isprintable())[:MAX_HYPOTHESIS] or "no hypothesis"

@@ -6,7 +6,7 @@ What fits nowhere, or twice, is refused with the nearest miss, for the model to 
 
 import difflib
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from agentgolf.errors import PatchError
@@ -39,18 +39,26 @@ def apply_reply(text: str, files: Mapping[str, str]) -> dict[str, str]:
     """
     if len(text) > MAX_REPLY_BYTES:
         raise PatchError(f"the reply has more than {MAX_REPLY_BYTES:,} characters; send only what changes")
-    changed = dict(files)
     pieces = _blocks(text, files) or _hunks(text, files)
     if pieces:
-        for piece in pieces:
-            changed[piece.path] = fit(changed[piece.path], piece)
-    else:
-        changed |= _whole_files(text, files)
+        return apply_pieces(pieces, files)
+    changed = {**files, **_whole_files(text, files)}
     if changed == dict(files):
         raise PatchError(
             "the reply has no edit: write <<<<<<< SEARCH / ======= / >>>>>>> REPLACE blocks, a unified diff, or the "
             "whole file in a fenced block"
         )
+    return changed
+
+
+def apply_pieces(pieces: Sequence[Piece], files: Mapping[str, str]) -> dict[str, str]:
+    """The files with every piece replaced, in order. Raises `PatchError` when one does not fit or nothing changes."""
+    changed = dict(files)
+    for piece in pieces:
+        path = _path(piece.path, files)
+        changed[path] = fit(changed[path], piece)
+    if changed == dict(files):
+        raise PatchError("the edit changes nothing: what it puts in is what stood there")
     return changed
 
 
@@ -79,7 +87,7 @@ def _blocks(text: str, files: Mapping[str, str]) -> list[Piece]:
     pieces = []
     for block in _BLOCK.finditer(text):
         above = text[: block.start()].rstrip("`\n ").rpartition("\n")[2].strip().strip("`*#: ")
-        pieces.append(Piece(path=_path(above, files), old=block["old"], new=block["new"]))
+        pieces.append(Piece(path=above, old=block["old"], new=block["new"]))
     return pieces
 
 
@@ -90,7 +98,7 @@ def _hunks(text: str, files: Mapping[str, str]) -> list[Piece]:
 
     def close() -> None:
         if inside and (old or new):
-            pieces.append(Piece(path=_path(path, files), old="".join(old), new="".join(new), line=line))
+            pieces.append(Piece(path=path, old="".join(old), new="".join(new), line=line))
 
     for row in text.splitlines(keepends=True):
         head = _HUNK.match(row)

@@ -5,50 +5,36 @@ the same place of the same trial is answered from the log, so a resume repeats n
 handed to the SDK and to nothing else.
 """
 
-import dataclasses
 import hashlib
 import json
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Protocol
 
 import tenacity
 
 from agentgolf.domain import ModelReply
-from agentgolf.errors import ModelError, ModelUnavailableError, PromptTooLongError
+from agentgolf.errors import ModelError, ModelUnavailableError, PromptTooLongError, UnsupportedFeatureError
+from agentgolf.proposer.wire import BrokenStreamError, Endpoint, Message, Tool, read_stream, request_of
 
 if TYPE_CHECKING:
     import openai
 
+# What a server may lack, the request's key for it, and words of its refusal.
+_FEATURES = (
+    ("tools", "tools", ("tool", "function call", "jinja")),
+    ("schemas", "response_format", ("response_format", "json_schema", "schema", "grammar", "structured")),
+    ("schemas", "text", ("text.format", "json_schema", "schema", "grammar", "structured")),
+)
 ATTEMPTS = 8
 FIRST_WAIT_SECONDS, MAX_WAIT_SECONDS = 2.0, 120.0
-MAX_REPLY_CHARACTERS = 2_000_000
-Wire = Literal["responses", "chat"]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Endpoint:
-    """Which model, and where. Without `base_url` it is OpenAI's own server; `api_key` never shows in a repr."""
-
-    model: str
-    api_key: str = field(repr=False)
-    base_url: str | None = None
-    wire: Wire = "responses"
-    reasoning_effort: str | None = None
-    temperature: float | None = None
-    max_output_tokens: int | None = None
-    timeout_seconds: float = 600.0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Message:
-    role: Literal["system", "user", "assistant"]
-    content: str
 
 
 class CallLog(Protocol):
     """Where the calls of one trial are kept, in order."""
+
+    def key(self, asked: str) -> str:
+        """What stands for a request, or for a tool's arguments."""
 
     def recall(self, position: int, request_sha256: str) -> ModelReply | None:
         """The reply to this very request at this place of the conversation, if there is one."""
@@ -56,12 +42,21 @@ class CallLog(Protocol):
     def sent(self, position: int, request: Mapping[str, Any], request_sha256: str) -> int:
         """A request is about to go out; its number."""
 
+    def recorded(self, position: int, request_sha256: str) -> ModelReply | None:
+        """A reply from a recording that stands in for the model. Raises `ModelError` when it lacks this one."""
+
     def answered(self, call: int, reply: ModelReply) -> None: ...
     def failed(self, call: int, said: str) -> None: ...
+
+    def tool(self, position: int, name: str, asked: str, use: Callable[[], str]) -> str:
+        """What a tool said, when it was asked this at this place before; else what `use` says, kept first."""
 
 
 class NoLog:
     """Keeps nothing."""
+
+    def key(self, asked: str) -> str:
+        return sha256_of(asked)
 
     def recall(self, position: int, request_sha256: str) -> ModelReply | None:
         return None
@@ -69,11 +64,17 @@ class NoLog:
     def sent(self, position: int, request: Mapping[str, Any], request_sha256: str) -> int:
         return position
 
+    def recorded(self, position: int, request_sha256: str) -> ModelReply | None:
+        return None
+
     def answered(self, call: int, reply: ModelReply) -> None:
         pass
 
     def failed(self, call: int, said: str) -> None:
         pass
+
+    def tool(self, position: int, name: str, asked: str, use: Callable[[], str]) -> str:
+        return use()
 
 
 class Model:
@@ -85,41 +86,33 @@ class Model:
     def __init__(self, endpoint: Endpoint, note: Callable[[str], None] = lambda _: None) -> None:
         self.endpoint, self._note = endpoint, note
 
-    def ask(self, messages: Sequence[Message], log: CallLog, position: int) -> ModelReply:
-        """The model's answer, `position`-th of the trial's conversation.
+    def ask(
+        self,
+        messages: Sequence[Message],
+        log: CallLog,
+        position: int,
+        *,
+        tools: Sequence[Tool] = (),
+        schema: Mapping[str, Any] | None = None,
+    ) -> ModelReply:
+        """The model's answer, `position`-th of the trial's conversation: text, calls of `tools`, or both.
 
-        Raises `PromptTooLongError`, `ModelUnavailableError` after many attempts, and `ModelError` when asking
-        again cannot help.
+        Raises `PromptTooLongError`, `UnsupportedFeatureError` when the server knows no tools or schemas,
+        `ModelUnavailableError` after many attempts, and `ModelError` when asking again cannot help.
         """
-        request = self._request(messages)
-        sha256 = hashlib.sha256(json.dumps(request, sort_keys=True).encode()).hexdigest()
+        request = request_of(self.endpoint, messages, tools, schema)
+        sha256 = log.key(json.dumps(request, sort_keys=True))
         known = log.recall(position, sha256)
         if known is not None:
             return known
         call = log.sent(position, request, sha256)
         try:
-            reply = self._with_retries(request)
+            reply = log.recorded(position, sha256) or self._with_retries(request)
         except ModelError as error:
             log.failed(call, str(error))
             raise
         log.answered(call, reply)
         return reply
-
-    def _request(self, messages: Sequence[Message]) -> dict[str, Any]:
-        end = self.endpoint
-        optional: dict[str, Any]
-        turns = [dataclasses.asdict(message) for message in messages]
-        if end.wire == "responses":
-            request: dict[str, Any] = {"model": end.model, "input": turns, "store": False}
-            optional = {
-                "reasoning": {"effort": end.reasoning_effort} if end.reasoning_effort else None,
-                "max_output_tokens": end.max_output_tokens,
-            }
-        else:
-            request = {"model": end.model, "messages": turns, "stream_options": {"include_usage": True}}
-            optional = {"reasoning_effort": end.reasoning_effort, "max_tokens": end.max_output_tokens}
-        optional["temperature"] = end.temperature
-        return {**request, "stream": True, **{key: value for key, value in optional.items() if value is not None}}
 
     def _with_retries(self, request: Mapping[str, Any]) -> ModelReply:
         retrying = tenacity.Retrying(
@@ -155,27 +148,33 @@ class Model:
         try:
             with client:
                 create: Any = client.responses.create if end.wire == "responses" else client.chat.completions.create
-                read = _read_responses if end.wire == "responses" else _read_chat
-                text, finish, usage = read(create(**request))
+                read = read_stream(end.wire, create(**request))
         except openai.APIStatusError as error:
-            raise _status_error(error, end) from error
+            raise _status_error(error, end, asked=request) from error
         except (openai.APIConnectionError, openai.APITimeoutError) as error:
             raise _TransientError(f"{end.base_url or 'the server'} cannot be reached ({error})") from error
         except openai.APIError as error:  # a failure in the middle of a stream has no status
             raise _TransientError(f"the server broke off: {error.message[:300]}") from error
+        except BrokenStreamError as error:
+            raise _TransientError(str(error)) from error
         except (httpx2.HTTPError, json.JSONDecodeError, UnicodeDecodeError) as error:
             raise _TransientError(f"the server's stream broke: {error}") from error
-        if finish is None:
+        if read.finish is None:
             raise _TransientError("the server's stream ended before its reply did")
-        if not text.strip():
+        if not read.text.strip() and not read.tool_calls:
             raise _TransientError("the model's reply is empty")
         return ModelReply(
-            text=text,
-            input_tokens=usage[0],
-            output_tokens=usage[1],
+            text=read.text,
+            input_tokens=read.input_tokens,
+            output_tokens=read.output_tokens,
             seconds=time.monotonic() - started,
-            finish=finish,
+            finish=read.finish,
+            tool_calls=read.tool_calls,
         )
+
+
+def sha256_of(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 class _TransientError(Exception):
@@ -186,64 +185,17 @@ class _TransientError(Exception):
         self.retry_after_seconds = retry_after_seconds
 
 
-Streamed = tuple[str, str | None, tuple[int | None, int | None]]
-
-
-def _read_chat(stream: Iterable[Any]) -> Streamed:
-    parts = _Parts()
-    finish: str | None = None
-    usage: tuple[int | None, int | None] = (None, None)
-    for chunk in stream:
-        for choice in chunk.choices or []:
-            parts.add(choice.delta.content if choice.delta else None)
-            finish = choice.finish_reason or finish
-        if chunk.usage is not None:
-            usage = chunk.usage.prompt_tokens, chunk.usage.completion_tokens
-    return parts.text(), finish, usage
-
-
-def _read_responses(stream: Iterable[Any]) -> Streamed:
-    parts = _Parts()
-    finish: str | None = None
-    usage: tuple[int | None, int | None] = (None, None)
-    for event in stream:
-        if event.type == "response.output_text.delta":
-            parts.add(event.delta)
-        elif event.type in ("response.completed", "response.incomplete"):
-            finish = "stop" if event.type == "response.completed" else "length"
-            if event.response.usage is not None:
-                usage = event.response.usage.input_tokens, event.response.usage.output_tokens
-        elif event.type == "response.failed":
-            said = event.response.error.message if event.response.error else "no reason given"
-            raise _TransientError(f"the server gave up: {said[:300]}")
-        elif event.type == "error":
-            raise _TransientError(f"the server gave up: {str(event.message)[:300]}")
-    return parts.text(), finish, usage
-
-
-class _Parts:
-    """Pieces of a reply, up to a bound."""
-
-    def __init__(self) -> None:
-        self._parts: list[str] = []
-        self._room = MAX_REPLY_CHARACTERS
-
-    def add(self, text: str | None) -> None:
-        self._parts.append(text or "")
-        self._room -= len(text or "")
-        if self._room < 0:
-            raise ModelError(f"the model's reply passed {MAX_REPLY_CHARACTERS:,} characters and was cut off")
-
-    def text(self) -> str:
-        return "".join(self._parts)
-
-
-def _status_error(error: "openai.APIStatusError", end: Endpoint) -> Exception:
+def _status_error(error: "openai.APIStatusError", end: Endpoint, asked: Mapping[str, Any]) -> Exception:
     """What a refusal means: wait, shorten, or give up."""
     said, status = str(error.message)[:300], error.status_code
     code = str(getattr(error, "code", "") or "")
     if status in (401, 403):
         return ModelError(f"the server refused the key for {end.model} (HTTP {status}); check the key's variable")
+    for feature, key, words in _FEATURES:
+        # A server that could not parse what its model wrote as a call does know tools.
+        refused = any(word in said.lower() for word in words) and "parse" not in said.lower()
+        if key in asked and status in (400, 404, 422, 500, 501) and refused:
+            return UnsupportedFeatureError(f"the server knows no {feature}: {said}", feature)
     if status == 404:
         return ModelError(
             f"the server has no model {end.model!r}, or not at {end.base_url or 'its usual address'}: {said}"

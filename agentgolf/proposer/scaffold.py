@@ -1,26 +1,33 @@
 """Reads a scaffold: a folder with scaffold.toml that says which proposer works, and how."""
 
 import os
+import re
 import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from agentgolf.errors import UsageError
-from agentgolf.proposer.agent import AgentProposer, Prompts
-from agentgolf.proposer.base import Proposer
+from agentgolf.proposer.agent import AgentProposer, Manner
+from agentgolf.proposer.base import AgentTask, Proposer
 from agentgolf.proposer.catalogue import load_catalogue
-from agentgolf.proposer.llm import Endpoint, Model
+from agentgolf.proposer.command import CommandProposer
+from agentgolf.proposer.independent import IndependentProposer
+from agentgolf.proposer.llm import Model
 from agentgolf.proposer.playbook import PlaybookProposer
+from agentgolf.proposer.prompts import Prompts
 from agentgolf.proposer.rotation import RotationProposer
 from agentgolf.proposer.scripted import ScriptedProposer
 from agentgolf.proposer.tuner import TunerProposer
+from agentgolf.proposer.wire import Endpoint
 
 SCAFFOLD_FILE = "scaffold.toml"
-Kind = Literal["playbook", "tuner", "scripted", "agent"]
+Kind = Literal["playbook", "tuner", "iid", "scripted", "agent", "command"]
+# As in decide/policy.py.
+Policy = Literal["incumbent", "baseline"]
 NO_KEY = "none"
 
 
@@ -43,19 +50,41 @@ class ModelSpec(BaseModel):
 
 
 class AgentSpec(BaseModel):
-    """How an agent works. `steps` are templates, asked one after the other; the last reply holds the edit.
-
-    `repairs`: how often a reply without a usable edit goes back to the model.
-    """
+    """How an agent works; see `Manner`."""
 
     model_config = ConfigDict(extra="forbid")
 
     steps: list[str] = Field(default=["task.md"], min_length=1)
     repairs: int = Field(default=2, ge=0, le=10)
+    structured: bool = False
+    tools: bool = False
+    turns: int = Field(default=16, ge=1, le=200)
+    smoke_tests: int = Field(default=2, ge=0, le=20)
+    smoke_seconds: float = Field(default=5.0, gt=0, le=600)
+    crash_repairs: int = Field(default=1, ge=0, le=10)
+    lessons: bool = True
+
+
+class CommandSpec(BaseModel):
+    """A coding agent's command line; see `AgentTask`. In `argv`, {prompt}, {task} and {max_cost} are filled in."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    argv: list[str] = []
+    seconds: float = Field(default=900.0, gt=0)
+    environment: list[str] = []
+    readable: list[str] = []
+    network: bool = True
+    cost_pattern: str = ""
+    max_cost_usd: float | None = Field(default=None, ge=0)
 
 
 class ScaffoldSpec(BaseModel):
-    """scaffold.toml. With several proposers, `turns` says how many proposals each makes in a row."""
+    """scaffold.toml. With several proposers, `turns` says how many proposals each makes in a row.
+
+    `policy`: where each candidate starts, at the incumbent or always at the baseline. `ahead`: a proposer that
+    waits for a model works on the next proposal while a trial is measured.
+    """
 
     model_config = ConfigDict(extra="forbid")
 
@@ -63,32 +92,53 @@ class ScaffoldSpec(BaseModel):
     proposers: list[Kind] = Field(min_length=1)
     turns: list[int] = []
     script: str = ""
+    policy: Policy = "incumbent"
+    ahead: bool = True
     model: ModelSpec = ModelSpec()
     agent: AgentSpec = AgentSpec()
+    command: CommandSpec = CommandSpec()
 
 
-TRUSTED: frozenset[Kind] = frozenset(("playbook", "tuner"))
+TRUSTED: frozenset[Kind] = frozenset(("playbook", "tuner", "iid"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scaffold:
-    """`trusted`: all that it can propose comes from agentgolf's own offline proposers. `model`: its name, if any."""
+    """`trusted`: all that it can propose comes from agentgolf's own offline proposers. `model`: its name, if any.
+
+    `learner`: the agent among its proposers. `slow`: it waits for a model. `ahead`: it works on while trials
+    are measured.
+    """
 
     name: str
     summary: str
     trusted: bool
     proposer: Proposer
+    policy: Policy = "incumbent"
     model: str | None = None
+    learner: AgentProposer | None = None
+    slow: bool = False
+    ahead: bool = True
 
 
-def load_scaffold(folder: Path, playbook: Path, common: Path, note: Callable[[str], None] = lambda _: None) -> Scaffold:
-    """`common` has the templates that a scaffold's own folder may lack.
+def load_scaffold(
+    folder: Path,
+    playbook: Path,
+    common: Path,
+    note: Callable[[str], None] = lambda _: None,
+    *,
+    needs_key: bool = True,
+) -> Scaffold:
+    """`common` has the templates that a scaffold's own folder may lack. Without `needs_key` no model is asked.
 
     Raises `UsageError` when the folder has no valid scaffold.toml, or its model no key.
     """
     path = folder / SCAFFOLD_FILE
     spec = read_spec(path)
-    made = [_proposer(kind, spec, folder, playbook, common, note) for kind in spec.proposers]
+    endpoint = None
+    if "agent" in spec.proposers:
+        endpoint = model_endpoint(spec.model, os.environ, needs_key=needs_key)
+    made = [_proposer(kind, spec, folder, playbook, common, note, endpoint) for kind in spec.proposers]
     turns = spec.turns or [1] * len(made)
     if len(turns) != len(made) or min(turns) < 1:
         raise UsageError(f"{path}: turns needs one number of at least 1 for each proposer")
@@ -97,7 +147,11 @@ def load_scaffold(folder: Path, playbook: Path, common: Path, note: Callable[[st
         summary=spec.summary,
         trusted=TRUSTED.issuperset(spec.proposers),
         proposer=made[0] if len(made) == 1 else RotationProposer(made, turns),
-        model=model_endpoint(spec.model, os.environ).model if "agent" in spec.proposers else None,
+        policy=spec.policy,
+        model=endpoint.model if endpoint else None,
+        learner=next((one for one in made if isinstance(one, AgentProposer)), None),
+        slow=not {"agent", "command"}.isdisjoint(spec.proposers),
+        ahead=spec.ahead,
     )
 
 
@@ -116,7 +170,12 @@ def read_spec(path: Path) -> ScaffoldSpec:
 
 
 def templates_of(spec: ScaffoldSpec) -> list[str]:
-    return ["system.md", *spec.agent.steps, "repair.md"]
+    """Those that its proposers render."""
+    agent = ["system.md", *spec.agent.steps, "crash.md", *(["nudge.md"] if spec.agent.tools else ["repair.md"])]
+    lesson = ["lesson.md"] if spec.agent.lessons else []
+    return (agent + lesson if "agent" in spec.proposers else []) + (
+        ["command.md"] if "command" in spec.proposers else []
+    )
 
 
 def prompts_of(spec: ScaffoldSpec, folder: Path, common: Path) -> Prompts:
@@ -128,11 +187,11 @@ def prompts_of(spec: ScaffoldSpec, folder: Path, common: Path) -> Prompts:
     return prompts
 
 
-def model_endpoint(spec: ModelSpec, environment: Mapping[str, str]) -> Endpoint:
+def model_endpoint(spec: ModelSpec, environment: Mapping[str, str], *, needs_key: bool = True) -> Endpoint:
     """Where to ask, and with which key. Raises `UsageError` when OpenAI's own server would be asked without one."""
     base_url = environment.get("OPENAI_BASE_URL") or spec.base_url
     key = environment.get(spec.key_variable, "")
-    if not key and base_url is None:
+    if not key and base_url is None and needs_key:
         raise UsageError(
             f"no key for the model: set {spec.key_variable}, or OPENAI_BASE_URL for a server of your own; "
             "without a model: --scaffold offline"
@@ -150,7 +209,13 @@ def model_endpoint(spec: ModelSpec, environment: Mapping[str, str]) -> Endpoint:
 
 
 def _proposer(
-    kind: Kind, spec: ScaffoldSpec, folder: Path, playbook: Path, common: Path, note: Callable[[str], None]
+    kind: Kind,
+    spec: ScaffoldSpec,
+    folder: Path,
+    playbook: Path,
+    common: Path,
+    note: Callable[[str], None],
+    endpoint: Endpoint | None,
 ) -> Proposer:
     if kind == "tuner":
         return TunerProposer()
@@ -159,12 +224,29 @@ def _proposer(
     catalogue = load_catalogue(playbook)
     if kind == "playbook":
         return PlaybookProposer(catalogue)
+    if kind == "iid":
+        return IndependentProposer(catalogue)
+    prompts = prompts_of(spec, folder, common)
+    if kind == "command":
+        return CommandProposer(prompts, AgentTask(prompt="", **_command(spec.command, folder)))
+    assert endpoint is not None
     return AgentProposer(
-        Model(model_endpoint(spec.model, os.environ), note),
-        prompts_of(spec, folder, common),
+        Model(endpoint, note),
+        prompts,
         catalogue,
-        steps=spec.agent.steps,
-        repairs=spec.agent.repairs,
+        Manner(**spec.agent.model_dump()),
         fallback=RotationProposer([PlaybookProposer(catalogue), TunerProposer()], [2, 1]),
         note=note,
     )
+
+
+def _command(spec: CommandSpec, folder: Path) -> dict[str, Any]:
+    """Raises `UsageError` when there is no command line, or its pattern is none."""
+    if not spec.argv:
+        raise UsageError(f"{folder / SCAFFOLD_FILE}: command.argv is missing: the agent's command line, word by word")
+    try:
+        re.compile(spec.cost_pattern)
+    except re.error as error:
+        raise UsageError(f"{folder / SCAFFOLD_FILE}: command.cost_pattern is no pattern: {error}") from error
+    given = spec.model_dump()
+    return {**given, **{key: tuple(given[key]) for key in ("argv", "environment", "readable")}}

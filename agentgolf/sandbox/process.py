@@ -247,6 +247,18 @@ def _gpu_env(job: Job) -> dict[str, str]:
     return {"CUDA_VISIBLE_DEVICES": ",".join(job.slot.gpus)}
 
 
+def system_options() -> list[str]:
+    """The system's programs and libraries, read-only, and nothing of /etc but the loader's cache."""
+    argv = ["--ro-bind", "/usr", "/usr"]
+    for name in ("bin", "sbin", "lib", "lib32", "lib64"):
+        path = Path("/") / name
+        if path.is_symlink():
+            argv += ["--symlink", str(path.readlink()), str(path)]
+        elif path.is_dir():
+            argv += ["--ro-bind", str(path), str(path)]
+    return [*argv, "--ro-bind-try", "/etc/ld.so.cache", "/etc/ld.so.cache", "--proc", "/proc", "--dev", "/dev"]
+
+
 def _bwrap_options(job: Job) -> list[str]:
     """Read-only system and interpreter, the job's mounts, a sized scratch, and nothing else."""
     argv = [
@@ -263,17 +275,8 @@ def _bwrap_options(job: Job) -> list[str]:
         "--hostname",
         "sandbox",
         "--clearenv",
-        "--ro-bind",
-        "/usr",
-        "/usr",
+        *system_options(),
     ]
-    for name in ("bin", "sbin", "lib", "lib32", "lib64"):
-        path = Path("/") / name
-        if path.is_symlink():
-            argv += ["--symlink", str(path.readlink()), str(path)]
-        elif path.is_dir():
-            argv += ["--ro-bind", str(path), str(path)]
-    argv += ["--ro-bind-try", "/etc/ld.so.cache", "/etc/ld.so.cache", "--proc", "/proc", "--dev", "/dev"]
     argv += ["--size", str(job.limits.scratch_bytes), "--tmpfs", SCRATCH_DIR]
     argv += ["--size", str(job.limits.scratch_bytes), "--tmpfs", "/dev/shm", "--remount-ro", "/dev"]
     for prefix in dict.fromkeys((sys.base_prefix, sys.prefix)):

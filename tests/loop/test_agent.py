@@ -2,7 +2,9 @@
 
 import json
 import re
+import shutil
 import sys
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -33,8 +35,14 @@ def improve(request: dict[str, Any], _: int = 0) -> Turn:
     )
 
 
+def _toml(value: Any) -> str:
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{key} = {_toml(one)}" for key, one in value.items()) + "}"
+    return json.dumps(value)
+
+
 class Agent(Fixture):
-    """The tiny course, with a shipped scaffold and a server of one's own."""
+    """The tiny course, with a shipped scaffold and a server of one's own. One thing after the other, unless asked."""
 
     def __init__(
         self,
@@ -43,13 +51,23 @@ class Agent(Fixture):
         monkeypatch: pytest.MonkeyPatch,
         *,
         scaffold: str = "single-shot",
+        ahead: bool = False,
+        lessons: bool = False,
+        more: str = "",
+        wire: str = "chat",
         limits: dict[str, float] | None = None,
     ) -> None:
         super().__init__(folder, [])
         monkeypatch.setenv("OPENAI_API_KEY", KEY)
         monkeypatch.setenv("OPENAI_BASE_URL", served.url)
         monkeypatch.setattr(llm, "FIRST_WAIT_SECONDS", 0.001)
-        self.settings = self.settings.model_copy(update={"scaffold": str(shipped("prompts") / scaffold)})
+        own = folder / "scaffolds" / scaffold
+        shutil.copytree(shipped("prompts") / scaffold, own)
+        spec = tomllib.loads((own / "scaffold.toml").read_text())
+        agent = {**spec.get("agent", {}), **tomllib.loads(more), "lessons": lessons}
+        given = {**spec, "ahead": ahead, "agent": agent, "model": {**spec.get("model", {}), "wire": wire}}
+        (own / "scaffold.toml").write_text("".join(f"{key} = {_toml(value)}\n" for key, value in given.items()))
+        self.settings = self.settings.model_copy(update={"scaffold": str(own)})
         self.limits = limits or {}
 
     def create(self, ledger: Ledger, *, trials: int | None, jobs: int = 1, budget: float | None = None) -> Row:

@@ -14,9 +14,10 @@ KEY = "sk-the-secret-key"
 
 @dataclass(kw_only=True)
 class Turn:
-    """One answer. `status` other than 200 sends `text` as the error's message; `cut` ends a stream early."""
+    """One answer; `tool_calls` are names and arguments. `status` other than 200 sends `text` as the error's message; `cut` ends a stream early."""
 
     text: str = ""
+    tool_calls: list[tuple[str, str]] = field(default_factory=list)
     status: int = 200
     code: str = ""
     headers: dict[str, str] = field(default_factory=dict)
@@ -99,12 +100,15 @@ def _pieces(text: str) -> list[str]:
 
 def _chat(turn: Turn, model: str) -> Iterator[dict[str, Any]]:
     base = {"id": "c", "object": "chat.completion.chunk", "created": 1, "model": model}
-    for piece in _pieces(turn.text):
-        yield {
-            **base,
-            "choices": [{"index": 0, "delta": {"role": "assistant", "content": piece}, "finish_reason": None}],
-        }
-    yield {**base, "choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]}
+    deltas: list[dict[str, Any]] = [{"role": "assistant", "content": piece} for piece in _pieces(turn.text)]
+    for index, (name, arguments) in enumerate(turn.tool_calls):
+        head = {"index": index, "id": f"call_{index}", "type": "function", "function": {"name": name, "arguments": ""}}
+        deltas.append({"tool_calls": [head]})
+        deltas += [{"tool_calls": [{"index": index, "function": {"arguments": part}}]} for part in _pieces(arguments)]
+    for delta in deltas:
+        yield {**base, "choices": [{"index": 0, "delta": delta, "finish_reason": None}]}
+    finish = "tool_calls" if turn.tool_calls else "stop"
+    yield {**base, "choices": [{"index": 0, "delta": {}, "finish_reason": finish}]}
     if turn.usage:
         usage = {"prompt_tokens": 100, "completion_tokens": 20, "total_tokens": 120}
         yield {**base, "choices": [], "usage": usage}
@@ -122,6 +126,12 @@ def _responses(turn: Turn, model: str) -> Iterator[dict[str, Any]]:
             "type": "response.output_text.delta", "sequence_number": number, "item_id": "m", "output_index": 0,
             "content_index": 0, "delta": piece, "logprobs": [],
         }  # fmt: skip
+    for number, (name, arguments) in enumerate(turn.tool_calls, 50):
+        item = {
+            "type": "function_call", "id": f"fc_{number}", "call_id": f"call_{number}", "name": name,
+            "arguments": arguments, "status": "completed",
+        }  # fmt: skip
+        yield {"type": "response.output_item.done", "sequence_number": number, "output_index": 1, "item": item}
     usage = {
         "input_tokens": 100, "output_tokens": 20, "total_tokens": 120,
         "input_tokens_details": {"cached_tokens": 0}, "output_tokens_details": {"reasoning_tokens": 0},

@@ -98,7 +98,7 @@ def test_a_short_snippet_is_no_whole_file() -> None:
 
 
 def test_an_edit_that_changes_nothing_is_no_edit() -> None:
-    with pytest.raises(PatchError, match="has no edit"):
+    with pytest.raises(PatchError, match="changes nothing"):
         edited(block("RATE = 0.5\n", "RATE = 0.5\n"))
 
 

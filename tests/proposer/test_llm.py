@@ -7,7 +7,8 @@ import pytest
 from agentgolf.domain import ModelReply
 from agentgolf.errors import ModelError, ModelUnavailableError, PromptTooLongError
 from agentgolf.proposer import llm
-from agentgolf.proposer.llm import Endpoint, Message, Model, NoLog, Wire
+from agentgolf.proposer.llm import Model, NoLog
+from agentgolf.proposer.wire import Endpoint, Message, Wire
 from tests.proposer.model_server import KEY, Served, Turn, serving
 
 WIRES = get_args(Wire)

@@ -9,11 +9,11 @@ import pytest
 from agentgolf.domain import Outcome, Proposal, Verdict
 from agentgolf.errors import ProposerExhaustedError, UsageError
 from agentgolf.loop.home import shipped, shipped_names
-from agentgolf.proposer.agent import Prompts
 from agentgolf.proposer.base import Context
 from agentgolf.proposer.catalogue import Technique, load_catalogue
 from agentgolf.proposer.constants import find_constants, replace_constants
 from agentgolf.proposer.playbook import PlaybookProposer
+from agentgolf.proposer.prompts import Prompts
 from agentgolf.proposer.rotation import RotationProposer
 from agentgolf.proposer.scaffold import load_scaffold
 from agentgolf.proposer.scripted import ScriptedProposer
@@ -195,7 +195,7 @@ def test_the_shipped_playbook_has_a_page_for_each_technique() -> None:
             assert part in technique.body, technique.name
 
 
-@pytest.mark.parametrize("name", ["offline", "tuner", "techniques"])
+@pytest.mark.parametrize("name", ["offline", "tuner", "playbook", "iid"])
 def test_the_shipped_scaffolds_load(name: str) -> None:
     scaffold = load_scaffold(shipped("prompts") / name, shipped("prompts") / "playbook", shipped("prompts") / "common")
     assert scaffold.summary and scaffold.name == name
