@@ -6,7 +6,14 @@ import sys
 import typer
 
 from agentgolf import __version__
-from agentgolf.cli import care_commands, read_commands, run_commands, scaffold_commands, steer_commands
+from agentgolf.cli import (
+    care_commands,
+    compare_commands,
+    read_commands,
+    run_commands,
+    scaffold_commands,
+    steer_commands,
+)
 
 EPILOG = "Exit codes: 0 done, 1 failed, 2 usage, 3 no improvement found, 4 environment not ready, 130 interrupted."
 
@@ -18,7 +25,7 @@ app = typer.Typer(
     epilog=EPILOG,
     help="Plays Parameter Golf unattended: proposes changes, trains, scores and keeps what is really better.",
 )
-for commands in (run_commands, read_commands, care_commands, scaffold_commands, steer_commands):
+for commands in (run_commands, compare_commands, read_commands, care_commands, scaffold_commands, steer_commands):
     commands.register(app)
 
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from agentgolf.course import Course
     from agentgolf.domain import Slot
     from agentgolf.ledger.store import Ledger, Row
+    from agentgolf.loop.compare import Stopper
     from agentgolf.loop.crew import Crew
     from agentgolf.loop.observer import Observer
     from agentgolf.sandbox.base import Sandbox
@@ -116,6 +117,7 @@ def resume(
     json_: Json = False,
 ) -> None:
     """Go on with a run that was stopped, killed or cut off; what it spent stays spent."""
+    from agentgolf.cli.compare_commands import go_on, show_comparison
     from agentgolf.config import load_settings
     from agentgolf.ledger.store import Ledger
     from agentgolf.loop import session
@@ -123,6 +125,11 @@ def resume(
     settings = load_settings(runs=runs, sandbox=sandbox)
     Ledger(settings.runs, write=False).close()
     with Ledger(settings.runs, write=True) as ledger:
+        made = _open_comparison(ledger, name)
+        if made is not None:
+            go_on(ledger, made, sandbox, unsafe=unsafe, prices=settings.prices)
+            show_comparison(ledger, made["name"], None, json_)
+            return
         row = session.resumable_run(ledger, name)
         course = session.reopen_course(row)
         with (
@@ -268,7 +275,7 @@ def _play(
         tape = open_tape(record, replay, observer.note)
         with session.open_campaign(ledger, row, course, box, slots, observer, prices, tape) as campaign:
             observer.follow(campaign)
-            with _signals(campaign.crew, observer.note):
+            with signals(campaign.crew, observer.note):
                 campaign.run()
     summary = summarize(ledger, row["name"])
     if json_:
@@ -279,10 +286,21 @@ def _play(
         raise typer.Exit(3)
 
 
-class _signals:  # noqa: N801  (reads as a verb where it is used)
+def _open_comparison(ledger: "Ledger", name: str | None) -> "Row | None":
+    """The comparison of that name, or the one that the run of that name belongs to, unless it is finished."""
+    from agentgolf.ledger.comparisons import comparison_of
+
+    named = ledger.rows("SELECT * FROM comparisons WHERE name = ? AND state = 'open'", name)
+    runs = ledger.rows(
+        "SELECT id FROM runs WHERE state = 'open' AND (?1 IS NULL OR name = ?1) ORDER BY id DESC LIMIT 1", name
+    )
+    return named[0] if named else comparison_of(ledger, runs[0]["id"]) if runs else None
+
+
+class signals:  # noqa: N801  (reads as a verb where it is used)
     """Ctrl-C once: stop at the next transition. Twice: kill the sandboxes and stop."""
 
-    def __init__(self, crew: "Crew", say: Callable[[str], None]) -> None:
+    def __init__(self, crew: "Crew | Stopper", say: Callable[[str], None]) -> None:
         self._crew, self._say = crew, say
         self._old: dict[int, Any] = {}
 
@@ -295,7 +313,7 @@ class _signals:  # noqa: N801  (reads as a verb where it is used)
             signal.signal(number, old)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        if self._crew.stopping.is_set():
+        if self._crew.asked_to_stop:
             self._crew.stop_now()
             return
         self._crew.stop()

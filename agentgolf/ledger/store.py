@@ -359,7 +359,7 @@ class Ledger:
     def insert(self, what: str, table: str, values: Row) -> int:
         """Add a row in a transaction of its own, the transition `what`; gives its id."""
         with self._transition(what):
-            key = self.db.table(table).insert(values).last_pk
+            key = self.db.table(table).insert(values).last_rowid
             assert isinstance(key, int)
             return key
 

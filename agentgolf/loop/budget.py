@@ -21,13 +21,25 @@ class Budget:
     def __init__(self, ledger: Ledger, run_id: int, total_seconds: float | None) -> None:
         self._ledger = ledger
         self.total_seconds = math.inf if total_seconds is None else total_seconds
-        self._before = spent_seconds(ledger, run_id)
-        self._started = self._beaten = time.monotonic()
+        self._before, self._here = spent_seconds(ledger, run_id), 0.0
+        self._since: float | None = time.monotonic()
+        self._beaten = time.monotonic()
         self._session = ledger.start_session(run_id)
+
+    def pause(self) -> None:
+        """Time goes on, but not for this run."""
+        self._here, self._since = self._spent_here(), None
+        self.beat(force=True)
+
+    def go_on(self) -> None:
+        self._since = time.monotonic()
 
     @property
     def spent_seconds(self) -> float:
-        return self._before + time.monotonic() - self._started
+        return self._before + self._spent_here()
+
+    def _spent_here(self) -> float:
+        return self._here + (time.monotonic() - self._since if self._since is not None else 0.0)
 
     @property
     def left_seconds(self) -> float:
@@ -36,7 +48,7 @@ class Budget:
     def beat(self, force: bool = False) -> None:
         if force or time.monotonic() - self._beaten >= HEARTBEAT_SECONDS:
             self._beaten = time.monotonic()
-            self._ledger.heartbeat(self._session, time.monotonic() - self._started)
+            self._ledger.heartbeat(self._session, self._spent_here())
 
 
 def first_guess(course: Course) -> float:

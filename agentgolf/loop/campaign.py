@@ -14,6 +14,7 @@ from agentgolf.decide.leak import Leak
 from agentgolf.decide.policy import incumbent, next_parent
 from agentgolf.domain import Outcome, Proposal, ReplicateState, TrialState, Verdict
 from agentgolf.errors import AgentgolfError, PatchError, ProposerExhaustedError
+from agentgolf.ledger.comparisons import share_baseline
 from agentgolf.ledger.lineage import noise_groups, replicate_rows, scores_of, summaries, trial_row, trial_rows
 from agentgolf.ledger.steering import read_steering
 from agentgolf.ledger.store import Decision, Ledger, Row
@@ -53,9 +54,9 @@ class Campaign:
             pass
         self.end()
 
-    def begin(self) -> None:
-        """Measure the baseline, and take up what an earlier process left."""
-        self._baseline()
+    def begin(self, shared_baseline: int | None = None) -> None:
+        """Measure the baseline, or take over another run's trial of it, and take up what an earlier process left."""
+        self._baseline(shared_baseline)
         last = max(row["number"] for row in trial_rows(self.ledger, self.row["id"]) if row["state"] == "decided")
         self.proposing.learn(last)
 
@@ -77,7 +78,7 @@ class Campaign:
 
     # -- the stages
 
-    def _baseline(self) -> None:
+    def _baseline(self, shared: int | None = None) -> None:
         """Trial 0: the unmodified course, measured often enough to know the noise."""
         trials = trial_rows(self.ledger, self.row["id"])
         if not trials:
@@ -97,6 +98,8 @@ class Campaign:
             trial = trial_row(self.ledger, trial["id"])
         if trial["state"] == TrialState.DECIDED:
             return
+        if shared is not None:
+            share_baseline(self.ledger, shared, trial["id"])
         count = self.course.spec.decision.baseline_replicates
         self._measure(baseline_plan(trial["id"], count))
         scores, failed = self._scores(trial["id"]), self._failure(trial["id"])

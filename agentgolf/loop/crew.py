@@ -50,6 +50,10 @@ class Crew:
         self.stopping = threading.Event()
         self.killed = threading.Event()
 
+    @property
+    def asked_to_stop(self) -> bool:
+        return self.stopping.is_set()
+
     def stop(self) -> None:
         self.stopping.set()
 

@@ -113,6 +113,11 @@ class Proposing:
         if self.scaffold.slow and self.scaffold.ahead and self.ahead and number not in self._jobs:
             self._jobs[number] = self._begin(number)
 
+    def settle(self) -> None:
+        """Wait for the proposal that is being made, as `next` would."""
+        for _, job in self._jobs.values():
+            self.crew.wait_for(job.done.is_set)
+
     def learn(self, trial_number: int) -> None:
         """Have the agent write its line about a decided trial, beside whatever comes next."""
         learner = self.scaffold.learner

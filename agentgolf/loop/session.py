@@ -174,7 +174,7 @@ def open_sandbox(kind: str, course: Course, scaffold: str, *, unsafe: bool = Fal
     meter = SpeedMeter() if course.limits.clock is Clock.REFERENCE else None
     try:
         sandbox = _choose_sandbox(kind, course, meter)
-        if not (sandbox.isolates or unsafe or _trusted(scaffold, course)):
+        if not (sandbox.isolates or unsafe or trusted(scaffold, course)):
             raise EnvironmentNotReadyError(
                 f"the scaffold {scaffold!r} proposes code that nobody has read, and nothing here keeps it from your "
                 "files and the network: install bubblewrap or Docker, or add --i-know-this-is-unsafe"
@@ -185,7 +185,7 @@ def open_sandbox(kind: str, course: Course, scaffold: str, *, unsafe: bool = Fal
             meter.close()
 
 
-def _trusted(scaffold: str, course: Course) -> bool:
+def trusted(scaffold: str, course: Course) -> bool:
     """Whether a run's candidates can only be what agentgolf's own offline proposers make."""
     try:
         return open_scaffold(scaffold, course, needs_key=False).trusted
