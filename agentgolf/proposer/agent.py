@@ -143,7 +143,9 @@ class AgentProposer:
             if turn == manner.turns:
                 break
             left = manner.turns - turn
-            if not reply.tool_calls or left <= 2:
+            # A weak model talks instead of acting, or looks for ever: then it may do nothing but submit.
+            toolbox.must_submit = not reply.tool_calls or left <= 2
+            if toolbox.must_submit:
                 ask = self._prompts.render("nudge.md", refused=toolbox.refused, left=left)
                 reply = talk.say(ask, toolbox)
             else:

@@ -79,6 +79,13 @@ class Conversation:
     def _ask(self, toolbox: Toolbox | None) -> ModelReply:
         self.position += 1
         tools = toolbox.tools() if toolbox else ()
-        reply = self.model.ask(self.messages, self.context.calls, self.position, tools=tools, schema=self.schema)
+        reply = self.model.ask(
+            self.messages,
+            self.context.calls,
+            self.position,
+            tools=tools,
+            schema=self.schema,
+            must_call=toolbox is not None and toolbox.must_submit,
+        )
         self.messages.append(Message(role="assistant", content=reply.text, tool_calls=reply.tool_calls))
         return reply

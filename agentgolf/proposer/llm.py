@@ -94,13 +94,14 @@ class Model:
         *,
         tools: Sequence[Tool] = (),
         schema: Mapping[str, Any] | None = None,
+        must_call: bool = False,
     ) -> ModelReply:
         """The model's answer, `position`-th of the trial's conversation: text, calls of `tools`, or both.
 
         Raises `PromptTooLongError`, `UnsupportedFeatureError` when the server knows no tools or schemas,
         `ModelUnavailableError` after many attempts, and `ModelError` when asking again cannot help.
         """
-        request = request_of(self.endpoint, messages, tools, schema)
+        request = request_of(self.endpoint, messages, tools, schema, must_call=must_call)
         sha256 = log.key(json.dumps(request, sort_keys=True))
         known = log.recall(position, sha256)
         if known is not None:

@@ -67,10 +67,13 @@ class Toolbox:
     accept: Callable[[Answer], str | None]
     answer: Answer | None = None
     refused: str = "nothing was submitted"
+    must_submit: bool = False
     _smoked: int = field(default=0)
 
     def tools(self) -> list[Tool]:
-        """Those that are of use now."""
+        """Those that are of use now; `submit` alone once it must submit."""
+        if self.must_submit:
+            return [TOOLS["submit"]]
         return [tool for name, tool in TOOLS.items() if name != "smoke_test" or self._smoked < self.smoke_tests]
 
     def use(self, call: ToolCall, position: int) -> str:

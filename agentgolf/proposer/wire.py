@@ -60,9 +60,14 @@ class BrokenStreamError(Exception):
 
 
 def request_of(
-    end: Endpoint, messages: Sequence[Message], tools: Sequence[Tool], schema: Mapping[str, Any] | None
+    end: Endpoint,
+    messages: Sequence[Message],
+    tools: Sequence[Tool],
+    schema: Mapping[str, Any] | None,
+    *,
+    must_call: bool = False,
 ) -> dict[str, Any]:
-    """What is sent. With a `schema` the reply must be JSON that it describes."""
+    """What is sent. With a `schema` the reply must be JSON that it describes; with `must_call`, a call of a tool."""
     optional: dict[str, Any]
     if end.wire == "responses":
         items = [item for message in messages for item in _responses_items(message)]
@@ -85,6 +90,7 @@ def request_of(
             "response_format": {"type": "json_schema", "json_schema": form} if schema else None,
         }
     optional["temperature"] = end.temperature
+    optional["tool_choice"] = "required" if must_call and tools else None
     return {**request, "stream": True, **{key: value for key, value in optional.items() if value is not None}}
 
 

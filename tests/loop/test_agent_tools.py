@@ -108,6 +108,7 @@ def test_an_agent_that_writes_its_edit_down_instead_of_calling_submit_is_underst
         agent.play(trials=1)
     assert agent.rows("SELECT verdict FROM trials WHERE number = 1") == [{"verdict": "keep"}]
     assert "Nothing is submitted yet" in prompt_of(served.requests[1])
+    assert served.requests[1]["tool_choice"] == "required" and len(served.requests[1]["tools"]) == 1
 
 
 def test_an_agent_that_never_submits_is_a_rejected_trial(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
