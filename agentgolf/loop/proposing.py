@@ -145,6 +145,8 @@ class Proposing:
             finally:
                 timer.cancel()
         self.mailbox.close()
+        if self.scaffold.learner is not None:
+            self.scaffold.learner.close()
 
     # -- how
 

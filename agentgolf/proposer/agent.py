@@ -82,6 +82,9 @@ class AgentProposer:
         line = next((row for row in reply.text.splitlines() if row.strip(" *_`#-")), "")
         return "".join(c for c in line.strip(" *_`#-") if c.isprintable())[:MAX_LESSON]
 
+    def close(self) -> None:
+        self._model.close()
+
     @property
     def learns(self) -> bool:
         return self._manner.lessons

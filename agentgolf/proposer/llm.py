@@ -85,6 +85,12 @@ class Model:
 
     def __init__(self, endpoint: Endpoint, note: Callable[[str], None] = lambda _: None) -> None:
         self.endpoint, self._note = endpoint, note
+        self._client: openai.OpenAI | None = None
+
+    def close(self) -> None:
+        """Hang up. A call that is still under way in another thread fails."""
+        if self._client is not None:
+            self._client.close()
 
     def ask(
         self,
@@ -145,11 +151,14 @@ class Model:
         import openai
 
         end, started = self.endpoint, time.monotonic()
-        client = openai.OpenAI(api_key=end.api_key, base_url=end.base_url, timeout=end.timeout_seconds, max_retries=0)
+        if self._client is None:  # making one reads all certificates of the machine
+            self._client = openai.OpenAI(
+                api_key=end.api_key, base_url=end.base_url, timeout=end.timeout_seconds, max_retries=0
+            )
+        client = self._client
         try:
-            with client:
-                create: Any = client.responses.create if end.wire == "responses" else client.chat.completions.create
-                read = read_stream(end.wire, create(**request))
+            create: Any = client.responses.create if end.wire == "responses" else client.chat.completions.create
+            read = read_stream(end.wire, create(**request))
         except openai.APIStatusError as error:
             raise _status_error(error, end, asked=request) from error
         except (openai.APIConnectionError, openai.APITimeoutError) as error:

@@ -1,5 +1,6 @@
 """A scaffold's templates."""
 
+import functools
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,19 +29,22 @@ class Prompts:
 
     def render(self, name: str, **values: Any) -> str:
         """Raises `UsageError` with the file and what is wrong in it."""
-        environment = Environment(
-            loader=FileSystemLoader([self.folder, self.common]),
-            undefined=StrictUndefined,
-            trim_blocks=True,
-            autoescape=False,
-        )
-        environment.filters["data"] = as_data
         try:
-            return environment.get_template(name).render(**values).strip()
+            return _environment(self.folder, self.common).get_template(name).render(**values).strip()
         except (TemplateError, UnicodeDecodeError) as error:
             line = f":{error.lineno}" if hasattr(error, "lineno") else ""
             place = getattr(error, "filename", None) or self.folder / name
             raise UsageError(f"{place}{line}: {error or type(error).__name__}") from error
+
+
+@functools.lru_cache(maxsize=32)
+def _environment(folder: Path, common: Path) -> Environment:
+    """Compiling the templates anew for every prompt would take longer than all else; a changed file is seen."""
+    made = Environment(
+        loader=FileSystemLoader([folder, common]), undefined=StrictUndefined, trim_blocks=True, autoescape=False
+    )
+    made.filters["data"] = as_data
+    return made
 
 
 def as_data(text: object) -> str:

@@ -55,7 +55,7 @@ def _curves(found: Comparison, title: str, value: Callable[[Point], float]) -> s
                 )
             )
     figure.update_layout(xaxis_title=title, yaxis_title="gain on A, bpb")
-    return _drawn(figure)
+    return _drawn(figure, 380)
 
 
 def _finals(found: Comparison) -> str:
@@ -82,7 +82,7 @@ def _finals(found: Comparison) -> str:
         figure.add_trace(_repeats(arm, colour))
     figure.update_layout(xaxis_title="final gain on held-out B, bpb: mean with its 95% interval, and each repeat")
     figure.update_yaxes(autorange="reversed")
-    return _drawn(figure)
+    return _drawn(figure, 110 + 40 * len(found.arms))
 
 
 def _repeats(arm: Arm, colour: str) -> "go.Scatter":
@@ -99,8 +99,8 @@ def _repeats(arm: Arm, colour: str) -> "go.Scatter":
     )
 
 
-def _drawn(figure: "go.Figure") -> str:
+def _drawn(figure: "go.Figure", height: int) -> str:
     figure.update_layout(
-        template="plotly_white", height=380, margin={"l": 70, "r": 20, "t": 20, "b": 50}, font={"size": 13}
+        template="plotly_white", height=height, margin={"l": 70, "r": 20, "t": 20, "b": 50}, font={"size": 13}
     )
     return str(figure.to_html(full_html=False, include_plotlyjs=False, config={"displayModeBar": False}))
