@@ -10,6 +10,7 @@ import contextlib
 import datetime
 import fcntl
 import functools
+import hashlib
 import json
 import os
 import sqlite3
@@ -94,6 +95,11 @@ class Ledger:
             except BaseException:
                 self.close()
                 raise
+
+    @functools.cached_property
+    def tag(self) -> str:
+        """Tells what runs for this ledger from what runs for another on the same machine."""
+        return hashlib.sha256(str(self.folder.resolve()).encode()).hexdigest()[:8]
 
     @functools.cached_property
     def db(self) -> "sqlite_utils.Database":

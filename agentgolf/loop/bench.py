@@ -38,7 +38,8 @@ MAX_TRAINING_TEXT_SHARE = 0.02
 class Bench:
     """What every replicate of a run shares. `data` holds the training text and nothing else.
 
-    For a course whose script scores itself there are `shards` instead, and no documents.
+    For a course whose script scores itself there are `shards` instead, and no documents. `ledger` is its tag: runs of
+    two ledgers may have one name.
     """
 
     run: str
@@ -50,6 +51,7 @@ class Bench:
     work: Path
     hidden: tuple[Path, ...]
     shards: Shards | None = None
+    ledger: str = "none"
     _running: set[Running] = field(default_factory=set)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -308,7 +310,7 @@ class Bench:
             "OMP_NUM_THREADS": str(limits.threads),
         }
         return Job(
-            name=f"agentgolf-{self.run}-r{spec.replicate_id}-{role}",
+            name=f"agentgolf-{self.ledger}-{self.run}-r{spec.replicate_id}-{role}",
             role=role,
             argv=argv,
             env={**fixed, **self.course.spec.env, **env},
@@ -317,7 +319,12 @@ class Bench:
             slot=slot,
             image=self.course.spec.image,
             hidden=self.hidden,
-            labels={"run": self.run, "trial": str(spec.trial), "replicate": str(spec.replicate_id)},
+            labels={
+                "run": self.run,
+                "ledger": self.ledger,
+                "trial": str(spec.trial),
+                "replicate": str(spec.replicate_id),
+            },
         )
 
     def _limits(self, role: Role, more_seconds: float = 0.0) -> Limits:

@@ -48,7 +48,7 @@ def _sandboxes(ledger: Ledger, dry_run: bool) -> Iterator[str]:
     for row in ledger.rows("SELECT name FROM runs"):
         for box in boxes:
             for name in (row["name"], f"{row['name']}-replay", f"{row['name']}-audit"):
-                yield from box.reap({"run": name}, dry_run)
+                yield from box.reap({"run": name, "ledger": ledger.tag}, dry_run)
 
 
 def _leftovers(ledger: Ledger) -> Iterator[Path]:

@@ -231,6 +231,7 @@ def open_bench(folder: Path, name: str, course: Course, sandbox: Sandbox, ledger
             work=work,
             hidden=hidden_paths(course),
             shards=shards,
+            ledger=ledger.tag,
         )
     finally:
         shutil.rmtree(work, ignore_errors=True)
@@ -240,7 +241,7 @@ def reconcile(ledger: Ledger, row: Row, sandbox: Sandbox, observer: Observer) ->
     """End what an earlier process of this run left running, and remove its scratch."""
     if row["image_id"] not in (None, sandbox.image_id):
         observer.note("the image is not the one that this run began with: its scores may not compare")
-    for found in sandbox.reap({"run": row["name"]}):
+    for found in sandbox.reap({"run": row["name"], "ledger": ledger.tag}):
         observer.note(f"removed {found}, left by an earlier process")
     shutil.rmtree(run_folder(ledger.folder, row["name"]) / "work", ignore_errors=True)
 

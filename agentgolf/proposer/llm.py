@@ -15,7 +15,7 @@ import tenacity
 
 from agentgolf.domain import ModelReply
 from agentgolf.errors import ModelError, ModelUnavailableError, PromptTooLongError, UnsupportedFeatureError
-from agentgolf.proposer.wire import BrokenStreamError, Endpoint, Message, Tool, read_stream, request_of
+from agentgolf.proposer.wire import CUT, BrokenStreamError, Endpoint, Message, Tool, read_stream, request_of
 
 if TYPE_CHECKING:
     import openai
@@ -158,7 +158,8 @@ class Model:
         client = self._client
         try:
             create: Any = client.responses.create if end.wire == "responses" else client.chat.completions.create
-            read = read_stream(end.wire, create(**request))
+            # What has arrived when time is up is paid for, so it is used: a model can write for ever.
+            read = read_stream(end.wire, create(**request), until=started + end.reply_seconds)
         except openai.APIStatusError as error:
             raise _status_error(error, end, asked=request) from error
         except (openai.APIConnectionError, openai.APITimeoutError) as error:
@@ -169,6 +170,8 @@ class Model:
             raise _TransientError(str(error)) from error
         except (httpx2.HTTPError, json.JSONDecodeError, UnicodeDecodeError) as error:
             raise _TransientError(f"the server's stream broke: {error}") from error
+        if read.finish == CUT and not read.text.strip() and not read.tool_calls:
+            raise ModelUnavailableError(f"the model wrote for {end.reply_seconds:g} s and came to no end")
         if read.finish is None:
             raise _TransientError("the server's stream ended before its reply did")
         if not read.text.strip() and not read.tool_calls:

@@ -47,6 +47,7 @@ class ModelSpec(BaseModel):
     temperature: float | None = None
     max_output_tokens: int | None = Field(default=None, gt=0)
     timeout_seconds: float = Field(default=600.0, gt=0)
+    reply_seconds: float = Field(default=1200.0, gt=0)
 
 
 class AgentSpec(BaseModel):
@@ -205,6 +206,7 @@ def model_endpoint(spec: ModelSpec, environment: Mapping[str, str], *, needs_key
         temperature=spec.temperature,
         max_output_tokens=spec.max_output_tokens,
         timeout_seconds=spec.timeout_seconds,
+        reply_seconds=spec.reply_seconds,
     )
 
 

@@ -1,6 +1,9 @@
 """The two protocols of OpenAI-compatible servers: what a request looks like, and how its stream is read."""
 
-from collections.abc import Iterable, Mapping, Sequence
+import dataclasses
+import math
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -8,12 +11,17 @@ from agentgolf.domain import ToolCall
 from agentgolf.errors import ModelError
 
 MAX_REPLY_CHARACTERS = 2_000_000
+# How a reply ended that took too long.
+CUT = "cut off"
 Wire = Literal["responses", "chat"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Endpoint:
-    """Which model, and where. Without `base_url` it is OpenAI's own server; `api_key` never shows in a repr."""
+    """Which model, and where. Without `base_url` it is OpenAI's own server; `api_key` never shows in a repr.
+
+    `timeout_seconds`: of silence. `reply_seconds`: for a whole reply, which is then cut off.
+    """
 
     model: str
     api_key: str = field(repr=False)
@@ -23,6 +31,7 @@ class Endpoint:
     temperature: float | None = None
     max_output_tokens: int | None = None
     timeout_seconds: float = 600.0
+    reply_seconds: float = 1200.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,9 +129,23 @@ def _responses_items(message: Message) -> list[dict[str, Any]]:
     ]
 
 
-def read_stream(wire: Wire, stream: Iterable[Any]) -> Streamed:
-    """Raises `BrokenStreamError` when the server says that it failed, `ModelError` past the bound on a reply."""
-    return _read_responses(stream) if wire == "responses" else _read_chat(stream)
+def read_stream(wire: Wire, stream: Any, until: float = math.inf) -> Streamed:
+    """What has arrived by the end of the stream, or until then by the monotonic clock; `finish` is then `CUT`.
+
+    Raises `BrokenStreamError` when the server says that it failed, `ModelError` past the bound on a reply.
+    """
+    late: list[bool] = []
+
+    def events() -> Iterator[Any]:
+        for event in stream:
+            yield event
+            if time.monotonic() > until:
+                late.append(True)
+                stream.close()
+                return
+
+    read = _read_responses(events()) if wire == "responses" else _read_chat(events())
+    return dataclasses.replace(read, finish=CUT) if late and read.finish is None else read
 
 
 def _read_chat(stream: Iterable[Any]) -> Streamed:

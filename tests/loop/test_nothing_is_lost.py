@@ -24,7 +24,7 @@ LINES = [
 SMALL = COURSE.replace("looks = [1, 3]", "looks = [1, 2]").replace("baseline_replicates = 3", "baseline_replicates = 2")
 
 
-def play_and_die(fixture: Fixture, die_at: int | None) -> tuple[int, list[str]]:
+def play_and_die(fixture: Fixture, die_at: int | None, trials: int = 3) -> tuple[int, list[str]]:
     """Play in a child that kills itself at the given event; gives its exit status and the events it saw."""
     seen_path = fixture.runs.parent / "seen"
     pid = os.fork()
@@ -41,7 +41,7 @@ def play_and_die(fixture: Fixture, die_at: int | None) -> tuple[int, list[str]]:
 
         status = 1
         try:
-            fixture.play(trials=3, on_transition=on_transition)
+            fixture.play(trials=trials, on_transition=on_transition)
             status = 0
         finally:
             os._exit(status)

@@ -128,7 +128,7 @@ def test_kill_minus_nine_in_training_leaves_nothing_and_is_resumed(tmp_path: Pat
     done = run(tmp_path, "resume", "killed", "--json")
     assert done.returncode == 3, done.stderr
     if sandbox == "docker":
-        assert re.search(r"removed container agentgolf-killed-r1-train", done.stderr)
+        assert re.search(r"removed container agentgolf-[0-9a-f]{8}-killed-r1-train", done.stderr)
     assert not set(trainings()) - before
     details = json.loads(run(tmp_path, "show", "0", "--json").stdout)
     assert [r["outcome"] for r in details["replicates"]] == ["ok"] * 4

@@ -165,3 +165,16 @@ def test_a_call_that_is_on_record_is_not_made_again() -> None:
 def test_the_key_is_in_no_repr() -> None:
     endpoint = Endpoint(model="tiny", api_key=KEY)
     assert KEY not in repr(endpoint) and KEY not in str(Model(endpoint).__dict__)
+
+
+@pytest.mark.parametrize("wire", WIRES)
+def test_a_model_that_writes_for_ever_is_cut_off_and_what_it_wrote_is_used(wire: Wire) -> None:
+    """The server keeps a stream alive, so no read ever times out."""
+    reply, served = ask([Turn(text="word " * 4, pause_seconds=0.4)], wire, reply_seconds=0.9)
+    assert reply.finish == "cut off" and reply.text.startswith("word") and len(served.requests) == 1
+
+
+@pytest.mark.parametrize("wire", WIRES)
+def test_a_model_that_only_thinks_for_ever_is_given_up(wire: Wire) -> None:
+    with pytest.raises(ModelUnavailableError, match=r"wrote for 0\.3 s and came to no end"):
+        ask([Turn(text=" " * 8, pause_seconds=0.2)], wire, reply_seconds=0.3)

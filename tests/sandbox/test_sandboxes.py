@@ -1,3 +1,5 @@
+import dataclasses
+
 """One suite for every sandbox: what a job may do, how it ends, and that nothing is left behind."""
 
 import os
@@ -232,6 +234,14 @@ def test_the_host_is_hidden_and_what_is_shown_is_read_only(isolated: Runner) -> 
     assert "host seen: False" in done.log and "uid: 65534" in done.log and "wrote" not in done.log
     status = dict(line.split(":\t", 1) for line in done.log.splitlines() if ":\t" in line)
     assert int(status["CapEff"], 16) == 0 and status["NoNewPrivs"] == "1"
+
+
+def test_what_another_ledger_runs_under_the_same_name_is_left_alone(isolated: Runner) -> None:
+    job = isolated.job("import time\ntime.sleep(20)")
+    ours = dataclasses.replace(job, labels={**job.labels, "ledger": "ours"})
+    with isolated.sandbox.start(ours):
+        assert isolated.sandbox.reap({"run": MARK, "ledger": "theirs"}) == []
+        assert len(isolated.sandbox.reap({"run": MARK, "ledger": "ours"}, dry_run=True)) == 1
 
 
 @pytest.mark.docker
