@@ -1,7 +1,6 @@
-import dataclasses
-
 """One suite for every sandbox: what a job may do, how it ends, and that nothing is left behind."""
 
+import dataclasses
 import os
 import signal
 import subprocess
