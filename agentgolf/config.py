@@ -1,7 +1,6 @@
 """Settings, from the weakest to the strongest: agentgolf.toml here, AGENTGOLF_* variables, the command line."""
 
 import os
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,14 +13,15 @@ from pydantic_settings import (
 )
 
 from agentgolf.errors import UsageError
+from agentgolf.proposer.keys import take
 
 CONFIG_FILE = "agentgolf.toml"
 SandboxChoice = Literal["auto", "docker", "process"]
 
 
-def default_scaffold(environment: Mapping[str, str]) -> str:
+def default_scaffold() -> str:
     """The model, if one can be asked; else the offline proposers."""
-    return "tool-agent" if environment.get("OPENAI_API_KEY") or environment.get("OPENAI_BASE_URL") else "offline"
+    return "tool-agent" if take("OPENAI_API_KEY") or os.environ.get("OPENAI_BASE_URL") else "offline"
 
 
 class Settings(BaseSettings):
@@ -32,7 +32,7 @@ class Settings(BaseSettings):
     runs: Path = Path("runs")
     course: str = "practice"
     track: str | None = None
-    scaffold: str = Field(default_factory=lambda: default_scaffold(os.environ))
+    scaffold: str = Field(default_factory=lambda: default_scaffold())
     sandbox: SandboxChoice = "auto"
     jobs: int | None = Field(default=None, ge=1)
     seed: int = Field(default=0, ge=0)

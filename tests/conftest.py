@@ -1,14 +1,22 @@
 """What tests share: which Docker engine answers, and whether it must."""
 
 import os
+from collections.abc import Iterator
 
 import pytest
 
 from agentgolf.errors import EnvironmentNotReadyError
+from agentgolf.proposer import keys
 from agentgolf.sandbox.docker import DockerSandbox
 from agentgolf.sandbox.process import bubblewrap
 
 IMAGE = "agentgolf-practice"
+
+
+@pytest.fixture(autouse=True)
+def _no_keys_from_the_test_before() -> Iterator[None]:
+    yield
+    keys.forget()
 
 
 def docker_problem() -> str | None:

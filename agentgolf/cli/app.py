@@ -45,6 +45,9 @@ def _options(
 def main() -> None:
     """Run a command; an error that was foreseen is one sentence on stderr and its exit code."""
     from agentgolf.errors import AgentgolfError
+    from agentgolf.proposer.keys import take
+
+    take("OPENAI_API_KEY")  # before git or anything else is started that would inherit it
 
     # Without git its Python package would fail on import; the commands that need git say so themselves.
     os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")

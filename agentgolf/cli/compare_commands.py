@@ -70,6 +70,7 @@ def compare(
         name=name,
     )
     comparing.arm_names(request.scaffolds)
+    session.take_keys(scaffolds)
     found = session.open_course(settings)
     for scaffold in scaffolds:
         session.open_scaffold(scaffold, found)
@@ -105,6 +106,7 @@ def go_on(ledger: "Ledger", made: "Row", sandbox: str | None, *, unsafe: bool, p
     from agentgolf.loop import session
 
     rows = arm_rows(ledger, made["id"])
+    session.take_keys({row["scaffold"] for row in rows})
     course = session.reopen_course(rows[0])
     scaffold = _least_trusted([row["scaffold"] for row in rows], course)
     with (

@@ -85,6 +85,7 @@ def run(
     if budget is None and trials is None:
         raise UsageError("say how long to play: agentgolf run --budget 20m, or --trials 10")
     seconds = parse_duration(budget) if budget is not None else None
+    session.take_keys([settings.scaffold])
     found = session.open_course(settings)
     # A mistake in it should show before anything is made.
     session.open_scaffold(settings.scaffold, found, needs_key=replay is None)
@@ -131,6 +132,7 @@ def resume(
             show_comparison(ledger, made["name"], None, json_)
             return
         row = session.resumable_run(ledger, name)
+        session.take_keys([row["scaffold"]])
         course = session.reopen_course(row)
         with (
             session.slots_for(course, row["jobs"]) as slots,

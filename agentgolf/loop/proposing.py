@@ -80,7 +80,7 @@ class Working(threading.Thread, Generic[T]):
 
 @dataclass(slots=True, kw_only=True)
 class Proposing:
-    """`ahead`: work on the next proposal while a trial is measured. All methods are for the main thread."""
+    """All methods are for the main thread."""
 
     row: Row
     course: Course
@@ -92,7 +92,6 @@ class Proposing:
     observer: Observer
     calls_of: Callable[[int], TrialCalls]
     tape: Tape = NO_TAPE
-    ahead: bool = True
     _jobs: dict[int, tuple[Context, Working[Proposal]]] = dataclasses.field(default_factory=dict)
     _learning: dict[int, Working[str]] = dataclasses.field(default_factory=dict)
 
@@ -110,7 +109,7 @@ class Proposing:
 
     def look_ahead(self, number: int) -> None:
         """Begin on a trial while the one before it is measured."""
-        if self.scaffold.slow and self.scaffold.ahead and self.ahead and number not in self._jobs:
+        if self.scaffold.slow and self.scaffold.ahead and number not in self._jobs:
             self._jobs[number] = self._begin(number)
 
     def settle(self) -> None:

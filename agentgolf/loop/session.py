@@ -4,7 +4,7 @@ import contextlib
 import datetime
 import shutil
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,7 +35,8 @@ from agentgolf.loop.pacing import Pacing
 from agentgolf.loop.prices import load_prices
 from agentgolf.loop.proposing import Proposing
 from agentgolf.patch.workspace import GitStore, require_clean
-from agentgolf.proposer.scaffold import Scaffold, load_scaffold
+from agentgolf.proposer.keys import take
+from agentgolf.proposer.scaffold import SCAFFOLD_FILE, Scaffold, load_scaffold, read_spec
 from agentgolf.sandbox.base import Sandbox
 from agentgolf.sandbox.clock import SpeedMeter
 from agentgolf.sandbox.docker import DockerSandbox
@@ -69,6 +70,14 @@ def open_course(settings: Settings) -> Course:
     if not is_shipped(folder):
         require_clean(folder)
     return course
+
+
+def take_keys(scaffolds: Iterable[str]) -> None:
+    """Take the keys that these scaffolds name out of the environment, before any program is started."""
+    for scaffold in scaffolds:
+        spec = read_spec(find_scaffold(scaffold) / SCAFFOLD_FILE)
+        for variable in (spec.model.key_variable, *spec.command.environment):
+            take(variable)
 
 
 def open_scaffold(

@@ -1,7 +1,6 @@
 """What is done for a proposer while it thinks: looking back, a short training, a coding agent's run."""
 
 import contextlib
-import os
 import re
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -18,6 +17,7 @@ from agentgolf.patch.parse import parse_diff
 from agentgolf.patch.similar import distance
 from agentgolf.patch.workspace import scratch_checkout
 from agentgolf.proposer.base import AgentEnd, AgentTask
+from agentgolf.proposer.keys import take
 from agentgolf.sandbox.base import clean
 from agentgolf.sandbox.jail import HOME_DIR, TASK_FILE, left_files, run_jailed
 
@@ -113,7 +113,7 @@ class LoopWorkbench:
                 [_filled(word, values) for word in task.argv],
                 work=work,
                 task=prompt,
-                environment={name: os.environ[name] for name in task.environment if name in os.environ},
+                environment={name: value for name in task.environment if (value := take(name)) is not None},
                 readable=[Path(path).expanduser() for path in task.readable],
                 network=task.network,
                 seconds=task.seconds,

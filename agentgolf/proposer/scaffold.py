@@ -16,6 +16,7 @@ from agentgolf.proposer.base import AgentTask, Proposer
 from agentgolf.proposer.catalogue import load_catalogue
 from agentgolf.proposer.command import CommandProposer
 from agentgolf.proposer.independent import IndependentProposer
+from agentgolf.proposer.keys import take
 from agentgolf.proposer.llm import Model
 from agentgolf.proposer.playbook import PlaybookProposer
 from agentgolf.proposer.prompts import Prompts
@@ -191,7 +192,7 @@ def prompts_of(spec: ScaffoldSpec, folder: Path, common: Path) -> Prompts:
 def model_endpoint(spec: ModelSpec, environment: Mapping[str, str], *, needs_key: bool = True) -> Endpoint:
     """Where to ask, and with which key. Raises `UsageError` when OpenAI's own server would be asked without one."""
     base_url = environment.get("OPENAI_BASE_URL") or spec.base_url
-    key = environment.get(spec.key_variable, "")
+    key = take(spec.key_variable) or ""
     if not key and base_url is None and needs_key:
         raise UsageError(
             f"no key for the model: set {spec.key_variable}, or OPENAI_BASE_URL for a server of your own; "

@@ -20,6 +20,7 @@ SHOWN = (
     "output_tokens",
     "cost_usd",
     "seconds",
+    "tool_calls_json",
     "sent_at",
 )
 
@@ -51,13 +52,30 @@ def print_trajectory(calls: list[dict[str, Any]]) -> None:
         console().print("no model was asked for this trial")
     for count, call in enumerate(calls, 1):
         for message in call["messages"]:
-            _part(f"{message['role']} to {call['model']}, call {count}", message["content"])
+            if message.get("role") != "assistant" and message.get("type") != "function_call":  # shown as replies
+                role = message.get("role") or "tool"
+                _part(f"{role} to {call['model']}, call {count}", message.get("content") or message.get("output") or "")
         tokens = f"{call['input_tokens'] or 0:,} tokens in, {call['output_tokens'] or 0:,} out"
         cost = f", ${call['cost_usd']:.4f}" if call["cost_usd"] is not None else ""
         if call["state"] == "answered":
-            _part(f"reply, call {count}: {tokens}, {number(call['seconds'], 1)} s{cost}", call["reply"])
+            _part(f"reply, call {count}: {tokens}, {number(call['seconds'], 1)} s{cost}", _said(call))
         else:
             _part(f"call {count} {call['state']}", call["said"] or "no answer is on record")
+
+
+def _said(call: dict[str, Any]) -> str:
+    """What the model wrote, and the tools that it called."""
+    used = json.loads(call["tool_calls_json"] or "[]")
+    return "\n".join([call["reply"]] * bool(call["reply"]) + [f"{one['name']} {_laid_out(one)}" for one in used])
+
+
+def _laid_out(call: dict[str, str]) -> str:
+    """A tool's arguments, long texts with their own line breaks."""
+    try:
+        given = json.loads(call["arguments"], strict=False)
+    except ValueError:
+        return call["arguments"]
+    return json.dumps(given, indent=1, ensure_ascii=False).replace("\\n", "\n")
 
 
 def _part(title: str, text: str) -> None:

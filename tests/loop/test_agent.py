@@ -15,7 +15,7 @@ from agentgolf.errors import ModelError, UsageError
 from agentgolf.ledger.store import Ledger, Row
 from agentgolf.loop.home import shipped
 from agentgolf.loop.observer import Observer
-from agentgolf.proposer import llm
+from agentgolf.proposer import keys, llm
 from tests.proposer.model_server import KEY, Served, Turn, serving
 from tests.support import Fixture
 
@@ -298,7 +298,7 @@ def test_without_a_key_or_a_price_one_sentence_says_so(tmp_path: Path, monkeypat
         monkeypatch.setenv("AGENTGOLF_MODEL", "unheard-of")
         with pytest.raises(UsageError, match="no price is known for unheard-of, so --max-cost cannot be kept"):
             agent.play(trials=1)
-    monkeypatch.delenv("OPENAI_API_KEY")
+    keys.forget()
     monkeypatch.delenv("OPENAI_BASE_URL")
     with pytest.raises(UsageError, match="no key for the model: set OPENAI_API_KEY"):
         agent.play(trials=1)

@@ -1,6 +1,7 @@
 """Agents with tools, working ahead, learning and mending: a real server answers, the whole loop turns."""
 
 import json
+import subprocess
 import threading
 import time
 from pathlib import Path
@@ -11,8 +12,9 @@ import pytest
 from agentgolf.errors import InterruptedRunError
 from agentgolf.ledger.store import Ledger
 from agentgolf.loop.observer import Observer
+from agentgolf.report.trajectory import print_trajectory, trajectory
 from tests.loop.test_agent import Agent, improve, prompt_of
-from tests.proposer.model_server import Turn, serving
+from tests.proposer.model_server import KEY, Turn, serving
 from tests.support import fake_sandbox
 
 WIRES = ("chat", "responses")
@@ -314,3 +316,33 @@ def test_ctrl_c_while_the_model_thinks(tmp_path: Path, monkeypatch: pytest.Monke
         agent.play(trials=1)
     assert agent.rows("SELECT verdict FROM trials WHERE number = 1") == [{"verdict": "keep"}]
     assert len(served.requests) == presses
+
+
+@pytest.mark.parametrize("wire", WIRES)
+def test_a_conversation_with_tools_can_be_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], wire: str
+) -> None:
+    script = [call("search", text="rate"), submit("QUALITY = 0.0", "QUALITY = 0.1")]
+    with serving(lambda _, number: script[number]) as served:
+        agent = Agent(tmp_path, served, monkeypatch, scaffold="tool-agent", wire=wire)
+        agent.play(trials=1)
+    with Ledger(agent.runs, write=False) as ledger:
+        print_trajectory(trajectory(ledger, "1"))
+    shown = capsys.readouterr().out
+    assert shown.index('search {\n "text": "rate"') < shown.index("train.py:5: RATE = 0.5") < shown.index("submit {")
+    assert '"replace": "QUALITY = 0.1"' in shown and shown.count("system to gpt-5-mini") == 1
+
+
+def test_no_child_process_inherits_the_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[str] = []
+
+    def look(*_: object) -> str:
+        seen.append(subprocess.run(["env"], capture_output=True, text=True, check=True).stdout)
+        return "ok"
+
+    with serving(improve) as served:
+        agent = Agent(tmp_path, served, monkeypatch)
+        monkeypatch.setattr(Notes, "decided", look)
+        agent.play(trials=1, observer=Notes())
+    assert len(seen) == 2 and not any(KEY in text for text in seen)
+    assert served.keys == [f"Bearer {KEY}"]

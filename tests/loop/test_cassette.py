@@ -10,6 +10,7 @@ from agentgolf.ledger.store import Ledger
 from agentgolf.loop import session
 from agentgolf.loop.cassette import open_tape
 from agentgolf.loop.observer import Observer
+from agentgolf.proposer import keys
 from tests.loop.test_agent import Agent, improve
 from tests.loop.test_agent_tools import Notes, submit
 from tests.proposer.model_server import serving
@@ -32,10 +33,12 @@ def test_a_recorded_run_plays_again_without_model_or_key(tmp_path: Path, monkeyp
         first = Agent(tmp_path / "first", served, monkeypatch, lessons=True)
         play(first, Observer(), record=tape)
         asked = len(served.requests)
-        monkeypatch.delenv("OPENAI_API_KEY")
+        monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+        keys.forget()
         monkeypatch.delenv("OPENAI_BASE_URL")
         second = Agent(tmp_path / "second", served, monkeypatch, lessons=True)
-        monkeypatch.delenv("OPENAI_API_KEY")
+        monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+        keys.forget()
         monkeypatch.delenv("OPENAI_BASE_URL")
         play(second, Observer(), replay=tape)
         assert len(served.requests) == asked
