@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from agentgolf.cli.run_commands import Jobs, Json, Runs, SandboxOption, Unsafe, signals
+from agentgolf.cli.options import CourseOption, Jobs, Json, MaxCost, MaxTokens, Runs, SandboxOption, Seed, Track, Unsafe
+from agentgolf.cli.run_commands import signals
 
 if TYPE_CHECKING:
     from agentgolf.course import Course
@@ -26,19 +27,13 @@ def compare(
     budget: Annotated[str | None, typer.Option("--budget", help="What each arm gets in each repeat: 90m, 4h.")] = None,
     trials: Annotated[int | None, typer.Option("--trials", min=1, help="At most so many candidates a run.")] = None,
     repeats: Annotated[int, typer.Option("--repeats", min=1, help="Runs of each arm.")] = 3,
-    course: Annotated[
-        str | None, typer.Option("--course", help="A shipped course or a folder.  [default: practice]")
-    ] = None,
-    track: Annotated[
-        str | None, typer.Option("--track", help="A track of the course.  [default: the course's]")
-    ] = None,
-    max_cost: Annotated[float | None, typer.Option("--max-cost", min=0, help="US dollars a run may cost.")] = None,
-    max_tokens: Annotated[int | None, typer.Option("--max-tokens", min=0, help="Tokens a run may use.")] = None,
+    course: CourseOption = None,
+    track: Track = None,
+    max_cost: MaxCost = None,
+    max_tokens: MaxTokens = None,
     sandbox: SandboxOption = None,
     jobs: Jobs = None,
-    seed: Annotated[
-        int | None, typer.Option("--seed", help="Seed of everything drawn by chance.  [default: 0]")
-    ] = None,
+    seed: Seed = None,
     name: Annotated[str | None, typer.Option("--name", help="The comparison's name.  [default: the time]")] = None,
     html: Page = None,
     unsafe: Unsafe = False,

@@ -12,6 +12,21 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from agentgolf.cli.options import (
+    CourseOption,
+    Jobs,
+    Json,
+    MaxCost,
+    MaxTokens,
+    Record,
+    Replay,
+    Runs,
+    SandboxOption,
+    Seed,
+    Track,
+    Unsafe,
+)
+
 if TYPE_CHECKING:
     from agentgolf.course import Course
     from agentgolf.domain import Slot
@@ -20,19 +35,6 @@ if TYPE_CHECKING:
     from agentgolf.loop.crew import Crew
     from agentgolf.loop.observer import Observer
     from agentgolf.sandbox.base import Sandbox
-
-Runs = Annotated[Path | None, typer.Option("--runs", help="Folder of the ledger and of all runs.  [default: runs]")]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")]
-Jobs = Annotated[int | None, typer.Option("--jobs", help="Trainings at once.  [default: as many as fit, 4 at most]")]
-Unsafe = Annotated[
-    bool,
-    typer.Option(
-        "--i-know-this-is-unsafe", help="Run code that nobody has read where neither Docker nor bubblewrap holds it."
-    ),
-]
-Record = Annotated[Path | None, typer.Option("--record", help="Keep the model's replies in this file as well.")]
-Replay = Annotated[Path | None, typer.Option("--replay", help="Take the model's replies from this file; ask no model.")]
-SandboxOption = Annotated[str | None, typer.Option("--sandbox", help="docker, process or auto.  [default: auto]")]
 
 
 def register(app: typer.Typer) -> None:
@@ -45,28 +47,18 @@ def register(app: typer.Typer) -> None:
 def run(
     budget: Annotated[str | None, typer.Option("--budget", help="How long to play: 90s, 10m, 8h, 1h30m.")] = None,
     trials: Annotated[int | None, typer.Option("--trials", min=0, help="Stop after so many candidates.")] = None,
-    course: Annotated[
-        str | None, typer.Option("--course", help="A shipped course or a folder.  [default: practice]")
-    ] = None,
-    track: Annotated[
-        str | None, typer.Option("--track", help="A track of the course.  [default: the course's]")
-    ] = None,
+    course: CourseOption = None,
+    track: Track = None,
     scaffold: Annotated[
         str | None, typer.Option("--scaffold", help="Who proposes.  [default: tool-agent with a model, else offline]")
     ] = None,
-    max_cost: Annotated[
-        float | None, typer.Option("--max-cost", min=0, help="US dollars that the model may cost.")
-    ] = None,
-    max_tokens: Annotated[
-        int | None, typer.Option("--max-tokens", min=0, help="Tokens that the model may use, in and out.")
-    ] = None,
+    max_cost: MaxCost = None,
+    max_tokens: MaxTokens = None,
     record: Record = None,
     replay: Replay = None,
     sandbox: SandboxOption = None,
     jobs: Jobs = None,
-    seed: Annotated[
-        int | None, typer.Option("--seed", help="Seed of everything drawn by chance.  [default: 0]")
-    ] = None,
+    seed: Seed = None,
     name: Annotated[str | None, typer.Option("--name", help="The run's name.  [default: course and time]")] = None,
     unsafe: Unsafe = False,
     runs: Runs = None,

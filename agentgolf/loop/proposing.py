@@ -17,7 +17,7 @@ from agentgolf.course import Course
 from agentgolf.decide.accept import pooled_noise
 from agentgolf.decide.policy import ancestry, feedback, next_parent
 from agentgolf.domain import ModelReply, Outcome, Proposal
-from agentgolf.errors import InterruptedRunError, ModelError
+from agentgolf.errors import InterruptedRunError, ModelError, ProposerExhaustedError
 from agentgolf.ledger.calls import TrialCalls
 from agentgolf.ledger.lineage import noise_groups, read_blob, replicate_rows, summaries, trial_rows
 from agentgolf.ledger.steering import read_steering, waiting_suggestions
@@ -100,6 +100,8 @@ class Proposing:
 
         Raises as the proposer does, and `InterruptedRunError` when stopped.
         """
+        for learned in [trial for trial, job in self._learning.items() if job.done.is_set()]:
+            self._learning.pop(learned).result()
         if not self.scaffold.slow:
             context = self._context(number, self._opening(number))
             return self.scaffold.proposer.propose(context), context.parent
@@ -132,17 +134,10 @@ class Proposing:
         under_way = [job for _, job in self._jobs.values()] + list(self._learning.values())
         if wait and not all(job.done.is_set() for job in under_way):
             self.observer.note("waiting for the model's reply, which is paid for; Ctrl-C once more drops it")
-            deadline = threading.Event()
-            timer = threading.Timer(LAST_WAIT_SECONDS, deadline.set)
-            timer.daemon = True
-            timer.start()
-            try:
-                self.crew.stop()
-                self.crew.wait_for(lambda: deadline.is_set() or all(job.done.is_set() for job in under_way))
-            except InterruptedRunError:
-                pass
-            finally:
-                timer.cancel()
+            deadline = time.monotonic() + LAST_WAIT_SECONDS
+            self.crew.stop()
+            with contextlib.suppress(InterruptedRunError):
+                self.crew.wait_for(lambda: time.monotonic() > deadline or all(job.done.is_set() for job in under_way))
         self.mailbox.close()
         if self.scaffold.learner is not None:
             self.scaffold.learner.close()
@@ -166,7 +161,9 @@ class Proposing:
         def work() -> str:
             try:
                 text = learner.learn(trial, diff, log, calls)
-            except ModelError as error:  # a run goes on without a lesson
+            except InterruptedRunError:
+                return ""
+            except (ModelError, ProposerExhaustedError) as error:  # a run goes on without a lesson
                 self.observer.note(f"no lesson of trial {row['number']}: {error}")
                 return ""
             self.mailbox.call(lambda: self._keep_lesson(row["id"], text))

@@ -14,6 +14,7 @@ from agentgolf.proposer.wire import Tool
 
 MAX_SAID = 12_000
 MAX_HITS = 40
+MAX_EDITS = 8
 
 
 def _object(**properties: Mapping[str, Any]) -> dict[str, Any]:
@@ -21,6 +22,8 @@ def _object(**properties: Mapping[str, Any]) -> dict[str, Any]:
 
 
 _TEXT, _NUMBER = {"type": "string"}, {"type": "integer"}
+# A weak model that is held to a grammar can go on with the list for ever.
+_FEW_EDITS = {**EDITS, "maxItems": MAX_EDITS}
 TOOLS = {
     "read_file": Tool(
         name="read_file",
@@ -46,12 +49,12 @@ TOOLS = {
     "smoke_test": Tool(
         name="smoke_test",
         description="Trains a few seconds with your edits and tells whether it runs. It costs time of the run.",
-        parameters=_object(edits=EDITS),
+        parameters=_object(edits=_FEW_EDITS),
     ),
     "submit": Tool(
         name="submit",
         description="Hand in your one hypothesis with its edit. This ends your turn when the edit fits.",
-        parameters=SCHEMA,
+        parameters={**SCHEMA, "properties": {**SCHEMA["properties"], "edits": _FEW_EDITS}},
     ),
 }
 
