@@ -41,3 +41,14 @@ def test_bad_settings_are_one_sentence(tmp_path: Path, monkeypatch: pytest.Monke
     (tmp_path / "agentgolf.toml").write_text(text)
     with pytest.raises(UsageError):
         load_settings()
+
+
+def test_the_model_proposes_by_default_when_one_can_be_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    monkeypatch.delenv("OPENAI_BASE_URL", raising=False)
+    assert load_settings().scaffold == "offline"
+    monkeypatch.setenv("OPENAI_BASE_URL", "http://127.0.0.1:1/v1")
+    assert load_settings().scaffold == "tool-agent"
+    monkeypatch.delenv("OPENAI_BASE_URL")
+    monkeypatch.setenv("OPENAI_API_KEY", "k")
+    assert load_settings().scaffold == "tool-agent" and load_settings(scaffold="iid").scaffold == "iid"

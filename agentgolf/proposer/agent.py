@@ -146,10 +146,11 @@ class AgentProposer:
             if turn == manner.turns:
                 break
             left = manner.turns - turn
-            # A weak model talks instead of acting, or looks for ever: then it may do nothing but submit.
-            toolbox.must_submit = not reply.tool_calls or left <= 2
-            if toolbox.must_submit:
-                ask = self._prompts.render("nudge.md", refused=toolbox.refused, left=left)
+            # Who looks for ever may do nothing but submit in the end; who talks is shown how to write an edit down.
+            toolbox.must_submit = left <= 2
+            if toolbox.must_submit or not reply.tool_calls:
+                values = {"files": context.files, "refused": toolbox.refused, "left": left}
+                ask = self._prompts.render("nudge.md", **values)
                 reply = talk.say(ask, toolbox)
             else:
                 reply = talk.go_on(toolbox)

@@ -110,7 +110,8 @@ def test_an_agent_that_writes_its_edit_down_instead_of_calling_submit_is_underst
         agent.play(trials=1)
     assert agent.rows("SELECT verdict FROM trials WHERE number = 1") == [{"verdict": "keep"}]
     assert "Nothing is submitted yet" in prompt_of(served.requests[1])
-    assert served.requests[1]["tool_choice"] == "required" and len(served.requests[1]["tools"]) == 1
+    assert "<<<<<<< SEARCH" in prompt_of(served.requests[1])
+    assert served.requests[0]["tools"] == served.requests[1]["tools"]  # or the server reads the whole prompt again
 
 
 def test_an_agent_that_never_submits_is_a_rejected_trial(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -120,6 +121,9 @@ def test_an_agent_that_never_submits_is_a_rejected_trial(tmp_path: Path, monkeyp
     (trial,) = agent.rows("SELECT * FROM trials WHERE number = 1")
     assert trial["outcome"] == "rejected" and "no usable edit in 4 replies" in trial["reason"]
     assert len(served.requests) == 4
+    # In the end it may do nothing else.
+    assert [request.get("tool_choice") for request in served.requests] == [None, None, "required", "required"]
+    assert len(served.requests[-1]["tools"]) == 1
 
 
 def test_a_server_without_tools_is_asked_without(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
