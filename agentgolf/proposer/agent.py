@@ -17,6 +17,8 @@ from agentgolf.proposer.wire import Message
 # Where a trial's conversation goes on after its verdict.
 LESSON_POSITION = 1_000_000
 MAX_LESSON = 300
+# Replies in a row without a tool and without an edit, after which an agent is taken for one that cannot use tools.
+MAX_TALK = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,7 +135,9 @@ class AgentProposer:
             accept=lambda answer: self._twin(context, answer),
         )
         reply = talk.open("crash.md" if context.crash else manner.steps[0], toolbox)
+        talked = 0
         for turn in range(1, manner.turns + 1):
+            talked = 0 if reply.tool_calls else talked + 1
             if reply.tool_calls:
                 talk.use_tools(reply, toolbox)
             else:
@@ -143,6 +147,8 @@ class AgentProposer:
                     toolbox.refused = str(error)
             if toolbox.answer is not None:
                 return self._proposal(context, toolbox.answer, turn)
+            if talked == MAX_TALK:
+                raise UnsupportedFeatureError("the model talks about its tools and calls none", "tools")
             if turn == manner.turns:
                 break
             left = manner.turns - turn

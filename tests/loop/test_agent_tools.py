@@ -126,6 +126,22 @@ def test_an_agent_that_never_submits_is_a_rejected_trial(tmp_path: Path, monkeyp
     assert len(served.requests[-1]["tools"]) == 1
 
 
+def test_a_model_that_only_talks_about_its_tools_is_asked_without(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def answer(request: dict[str, Any], _: int) -> Turn:
+        return Turn(text="submit({'hypothesis': 'x'})") if "tools" in request else improve(request)
+
+    notes = Notes()
+    with serving(answer) as served:
+        agent = Agent(tmp_path, served, monkeypatch, scaffold="tool-agent")
+        agent.play(trials=2, observer=notes)
+    assert [row["verdict"] for row in agent.rows("SELECT verdict FROM trials")] == ["keep"] * 3
+    assert ["tools" in request for request in served.requests] == [True, True, False, False]
+    assert any("talks about its tools and calls none; going on without" in note for note in notes.notes)
+    assert "smoke_test" not in prompt_of(served.requests[-1])
+
+
 def test_a_server_without_tools_is_asked_without(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def answer(request: dict[str, Any], _: int) -> Turn:
         return Turn(status=400, text="this model does not support tools") if "tools" in request else improve(request)
