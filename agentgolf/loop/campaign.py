@@ -142,7 +142,7 @@ class Campaign:
         self.budget.beat()
         self.observer.stage(len(rows), "proposing")
         try:
-            proposal, made_for = self.proposing.next(len(rows))
+            proposal, made_for = self.proposing.next(len(rows), lambda: self.pacing.room_for(len(rows)))
         except ProposerExhaustedError as error:
             self.observer.note(f"{error}; the search ends here")
             return None

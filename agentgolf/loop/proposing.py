@@ -95,10 +95,11 @@ class Proposing:
     _jobs: dict[int, tuple[Context, Working[Proposal]]] = dataclasses.field(default_factory=dict)
     _learning: dict[int, Working[str]] = dataclasses.field(default_factory=dict)
 
-    def next(self, number: int) -> tuple[Proposal, int]:
+    def next(self, number: int, in_time: Callable[[], bool]) -> tuple[Proposal, int]:
         """The proposal for a trial, and the trial that it was made for as parent.
 
-        Raises as the proposer does, and `InterruptedRunError` when stopped.
+        Raises as the proposer does, `ProposerExhaustedError` when it is not `in_time` any more to measure what a slow
+        one may come up with, and `InterruptedRunError` when stopped.
         """
         for learned in [trial for trial, job in self._learning.items() if job.done.is_set()]:
             self._learning.pop(learned).result()
@@ -106,7 +107,10 @@ class Proposing:
             context = self._context(number, self._opening(number))
             return self.scaffold.proposer.propose(context), context.parent
         context, job = self._jobs.pop(number) if number in self._jobs else self._begin(number)
-        self.crew.wait_for(job.done.is_set)
+        self.crew.wait_for(lambda: job.done.is_set() or not in_time())
+        if not job.done.is_set():
+            self._jobs[number] = context, job
+            raise ProposerExhaustedError("the model was still thinking when the time for another trial was over")
         return job.result(), context.parent
 
     def look_ahead(self, number: int) -> None:

@@ -366,3 +366,28 @@ def test_no_child_process_inherits_the_key(tmp_path: Path, monkeypatch: pytest.M
         agent.play(trials=1, observer=Notes())
     assert len(seen) == 2 and not any(KEY in text for text in seen)
     assert served.keys == [f"Bearer {KEY}"]
+
+
+def test_a_model_that_thinks_past_the_budget_does_not_hold_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    go_on = threading.Event()
+
+    def answer(request: dict[str, Any], _: int) -> Turn:
+        go_on.wait(40)
+        return improve(request)
+
+    class Last(Notes):
+        def note(self, text: str) -> None:
+            super().note(text)
+            if "paid for" in text:
+                go_on.set()
+
+    notes = Last()
+    with serving(answer) as served:
+        agent = Agent(tmp_path, served, monkeypatch, limits={"budget_seconds": 33.0})
+        started = time.monotonic()
+        agent.play(trials=1, observer=notes)
+    assert time.monotonic() - started < 30 and agent.rows("SELECT state FROM runs") == [{"state": "finished"}]
+    assert any("still thinking when the time for another trial was over" in note for note in notes.notes)
+    assert agent.rows("SELECT state FROM calls") == [{"state": "answered"}]  # and what it said is kept
