@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from agentgolf.cli.options import CourseOption, Jobs, Json, MaxCost, MaxTokens, Runs, SandboxOption, Seed, Track, Unsafe
-from agentgolf.cli.run_commands import signals
+from agentgolf.cli.run_commands import stopping_on_signals
 
 if TYPE_CHECKING:
     from agentgolf.course import Course
@@ -112,7 +112,7 @@ def go_on(ledger: "Ledger", made: "Row", sandbox: str | None, *, unsafe: bool, p
         observer.note(f"comparison {made['name']}, course {course.name}/{course.track}; ledger {ledger.path}")
         observer.note(f"isolation: {box.isolation}")
         stopper = comparing.Stopper()
-        with signals(stopper, observer.note):
+        with stopping_on_signals(stopper, observer.note):
             comparing.play_comparison(ledger, made, course, box, slots, observer, stopper, prices)
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -269,7 +269,7 @@ def _play(
         tape = open_tape(record, replay, observer.note)
         with session.open_campaign(ledger, row, course, box, slots, observer, prices, tape) as campaign:
             observer.follow(campaign)
-            with signals(campaign.crew, observer.note):
+            with stopping_on_signals(campaign.crew, observer.note):
                 campaign.run()
     summary = summarize(ledger, row["name"])
     if json_:
@@ -291,24 +291,20 @@ def _open_comparison(ledger: "Ledger", name: str | None) -> "Row | None":
     return named[0] if named else comparison_of(ledger, runs[0]["id"]) if runs else None
 
 
-class signals:  # noqa: N801  (reads as a verb where it is used)
+@contextlib.contextmanager
+def stopping_on_signals(crew: "Crew | Stopper", say: Callable[[str], None]) -> Iterator[None]:
     """Ctrl-C once: stop at the next transition. Twice: kill the sandboxes and stop."""
 
-    def __init__(self, crew: "Crew | Stopper", say: Callable[[str], None]) -> None:
-        self._crew, self._say = crew, say
-        self._old: dict[int, Any] = {}
-
-    def __enter__(self) -> None:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            self._old[number] = signal.signal(number, self._handle)
-
-    def __exit__(self, *_: object) -> None:
-        for number, old in self._old.items():
-            signal.signal(number, old)
-
-    def _handle(self, number: int, frame: FrameType | None) -> None:
-        if self._crew.asked_to_stop:
-            self._crew.stop_now()
+    def handle(number: int, frame: FrameType | None) -> None:
+        if crew.asked_to_stop:
+            crew.stop_now()
             return
-        self._crew.stop()
-        self._say("stopping after this step; press Ctrl-C again to stop at once")
+        crew.stop()
+        say("stopping after this step; press Ctrl-C again to stop at once")
+
+    old = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, before in old.items():
+            signal.signal(number, before)

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from agentgolf.errors import EnvironmentNotReadyError
 from agentgolf.sandbox.base import POLL_SECONDS, LogTail
-from agentgolf.sandbox.process import bubblewrap, system_options
+from agentgolf.sandbox.process import bubblewrap, system_options, tree_bytes
 
 WORK_DIR, HOME_DIR, TASK_FILE = "/work", "/home/agent", "/task.md"
 # What names, certificates and users are looked up in.
@@ -88,7 +88,7 @@ def run_jailed(
                 reasons.append("the run was stopped")
             elif time.monotonic() > next_look:
                 next_look = time.monotonic() + LOOK_SECONDS
-                if _folder_bytes(work) > MAX_FOLDER_BYTES:
+                if tree_bytes(work) > MAX_FOLDER_BYTES:
                     reasons.append(f"it wrote more than {MAX_FOLDER_BYTES:,} bytes")
             time.sleep(POLL_SECONDS)
     finally:
@@ -122,15 +122,6 @@ def _read(process: subprocess.Popen[bytes], log: LogTail) -> None:
     with contextlib.suppress(OSError, ValueError):
         while data := os.read(process.stdout.fileno(), 65_536):
             log.feed(data)
-
-
-def _folder_bytes(folder: Path) -> int:
-    total = 0
-    for root, _, names in os.walk(folder):
-        for name in names:
-            with contextlib.suppress(OSError):
-                total += (Path(root) / name).lstat().st_blocks * 512
-    return total
 
 
 def left_files(work: Path) -> dict[str, str]:

@@ -191,7 +191,7 @@ class RunningProcess:
                 usage.scratch_files, shared = _tmpfs_use(family)
                 usage.memory_bytes += shared
         if self._bare:
-            usage.disk_bytes = _tree_bytes(self._scratch)
+            usage.disk_bytes = tree_bytes(self._scratch)
         return usage
 
 
@@ -208,7 +208,8 @@ def _tmpfs_use(family: list[psutil.Process]) -> tuple[int, int]:
     return 0, 0
 
 
-def _tree_bytes(folder: Path) -> int:
+def tree_bytes(folder: Path) -> int:
+    """What a folder takes on the disk; files that vanish meanwhile do not count."""
     total = 0
     for root, _, files in os.walk(folder):
         for name in files:

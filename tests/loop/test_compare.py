@@ -55,9 +55,7 @@ class Compared(Fixture):
             )
             self.scaffolds.append(str(own))
 
-    def create(  # type: ignore[override]
-        self, ledger: Ledger, *, trials: int | None = 3, repeats: int = 3, budget: float | None = None
-    ) -> Any:
+    def make(self, ledger: Ledger, *, trials: int | None = 3, repeats: int = 3, budget: float | None = None) -> Any:
         run = RunRequest(settings=self.settings, budget_seconds=budget, trials=trials, name=None)
         request = CompareRequest(run=run, scaffolds=tuple(self.scaffolds), repeats=repeats, name="c")
         return create_comparison(ledger, request, self.course, self.slots(1), fake_sandbox())
@@ -70,7 +68,7 @@ class Compared(Fixture):
     ) -> None:
         with Ledger(self.runs, write=True, on_transition=on_transition) as ledger:
             known = ledger.rows("SELECT * FROM comparisons")
-            made = known[0] if known else self.create(ledger, repeats=repeats)
+            made = known[0] if known else self.make(ledger, repeats=repeats)
             play_comparison(ledger, made, self.course, fake_sandbox(), self.slots(1), Observer(), stopper or Stopper())
 
     def result(self) -> Comparison:
@@ -207,7 +205,7 @@ def test_one_repeat_and_unknown_names_are_said(tmp_path: Path, monkeypatch: pyte
     with serving(script) as served:
         compared = Compared(tmp_path, served, monkeypatch, ["rates", "good"])
         with Ledger(compared.runs, write=True) as ledger:
-            made = compared.create(ledger, repeats=1, trials=1)
+            made = compared.make(ledger, repeats=1, trials=1)
             play_comparison(ledger, made, compared.course, fake_sandbox(), compared.slots(1), Observer(), Stopper())
             with pytest.raises(UsageError, match="there is no comparison 'x'"):
                 find_comparison(ledger, "x")
