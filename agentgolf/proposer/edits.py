@@ -1,4 +1,4 @@
-"""Applies what a language model wrote as an edit: search/replace blocks, a unified diff, or a whole file.
+"""Applies what a language model wrote as an edit: blocks, a unified diff, whole definitions or a whole file.
 
 Each piece must fit one place: exactly, or else but for white space and indentation, which are then repaired.
 What fits nowhere, or twice, is refused with the nearest miss, for the model to read.
@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from agentgolf.errors import PatchError
+from agentgolf.proposer.definitions import put_definitions
 
 _BLOCK = re.compile(
     r"^<{5,9} ?SEARCH[^\n]*\n(?P<old>.*?)^={5,9}[ \t]*\n(?P<new>.*?)^>{5,9} ?REPLACE", re.MULTILINE | re.DOTALL
@@ -42,11 +43,11 @@ def apply_reply(text: str, files: Mapping[str, str]) -> dict[str, str]:
     pieces = _blocks(text, files) or _hunks(text, files)
     if pieces:
         return apply_pieces(pieces, files)
-    changed = {**files, **_whole_files(text, files)}
+    changed = _fenced(text, files)
     if changed == dict(files):
         raise PatchError(
-            "the reply has no edit: write <<<<<<< SEARCH / ======= / >>>>>>> REPLACE blocks, a unified diff, or the "
-            "whole file in a fenced block"
+            "the reply has no edit: write <<<<<<< SEARCH / ======= / >>>>>>> REPLACE blocks, a unified diff, or whole "
+            "functions, classes or the whole file in a fenced block"
         )
     return changed
 
@@ -122,15 +123,25 @@ def _hunks(text: str, files: Mapping[str, str]) -> list[Piece]:
     return [piece for piece in pieces if piece.old != piece.new]
 
 
-def _whole_files(text: str, files: Mapping[str, str]) -> dict[str, str]:
-    found = {}
+def _fenced(text: str, files: Mapping[str, str]) -> dict[str, str]:
+    """The files after each fenced block: a whole file, or definitions that the only file with such names gets."""
+    changed = dict(files)
     for fence in _FENCE.finditer(text):
         body = fence["body"]
         named = next((path for path in files if path in fence["info"] or path in body.split("\n", 1)[0]), None)
         path = named or (next(iter(files)) if len(files) == 1 else None)
         if path is not None and body.count("\n") >= WHOLE_FILE_SHARE * files[path].count("\n"):
-            found[path] = body
-    return found
+            changed[path] = body
+            continue
+        put = {
+            one: new
+            for one in ([path] if path else files)
+            if one.endswith(".py") and (new := put_definitions(changed[one], body)) is not None
+        }
+        if len(put) > 1:
+            raise PatchError(f"what the block defines stands in {' and '.join(put)}; name the file after the ```")
+        changed |= put
+    return changed
 
 
 def _path(named: str, files: Mapping[str, str]) -> str:

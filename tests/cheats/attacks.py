@@ -325,7 +325,7 @@ ATTACKS = [
     Attack(
         name="a decompression bomb",
         hooks={
-            "write": "import zlib\npress = zlib.compressobj(9)\ndata = b''.join([press.compress(bytes(1 << 24)) for _ in range(60)]"
+            "write": "import zlib\npress = zlib.compressobj(9)\ndata = b''.join([press.compress(bytes(1 << 24)) for _ in range(6)]"
             " + [press.flush()])[:90_000]",
             "load": "import zlib\ndata = []\nwhile True: data.append(bytearray(zlib.decompressobj().decompress(path.read_bytes())))",
         },
