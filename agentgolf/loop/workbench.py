@@ -18,8 +18,10 @@ from agentgolf.patch.similar import distance
 from agentgolf.patch.workspace import scratch_checkout
 from agentgolf.proposer.base import AgentEnd, AgentTask
 from agentgolf.proposer.keys import take
+from agentgolf.sandbox.agent_container import run_contained
 from agentgolf.sandbox.base import clean
-from agentgolf.sandbox.jail import HOME_DIR, TASK_FILE, left_files, run_jailed
+from agentgolf.sandbox.errand import HOME_DIR, TASK_FILE, Ended, Errand, left_files
+from agentgolf.sandbox.jail import run_jailed
 
 LOG_LINES, LOG_CHARACTERS = 40, 4_000
 # Of a diff as long as a technique's, this is a changed number or two.
@@ -109,16 +111,19 @@ class LoopWorkbench:
             before = left_files(work)
             prompt.write_text(task.prompt, encoding="utf-8")
             values = {"{prompt}": task.prompt, "{task}": TASK_FILE, "{max_cost}": f"{task.max_cost_usd or 0:g}"}
-            ended = run_jailed(
-                [_filled(word, values) for word in task.argv],
-                work=work,
-                task=prompt,
-                environment={name: value for name in task.environment if (value := take(name)) is not None},
-                readable=[Path(path).expanduser() for path in task.readable],
-                network=task.network,
-                seconds=task.seconds,
-                stop=lambda: self.crew.killed.is_set(),
-                on_line=look,
+            ended = self._run(
+                Errand(
+                    argv=[_filled(word, values) for word in task.argv],
+                    work=work,
+                    task=prompt,
+                    environment={name: value for name in task.environment if (value := take(name)) is not None},
+                    readable=[Path(path).expanduser() for path in task.readable],
+                    network=task.network,
+                    seconds=task.seconds,
+                    stop=self.crew.killed.is_set,
+                    on_line=look,
+                ),
+                task.image,
             )
             after = left_files(work)
         return AgentEnd(
@@ -130,6 +135,13 @@ class LoopWorkbench:
             cost_usd=spent[-1] if spent else None,
             trouble=ended.trouble,
         )
+
+    def _run(self, errand: Errand, image: str) -> Ended:
+        if not image:
+            return run_jailed(errand)
+        run, ledger = str(self.row["name"]), self.ledger.tag
+        name = f"agentgolf-{ledger}-{run}-agent{self.number}"
+        return run_contained(errand, image, name, {"run": run, "ledger": ledger, "trial": str(self.number)})
 
 
 def _filled(word: str, values: Mapping[str, str]) -> str:

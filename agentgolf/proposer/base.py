@@ -37,7 +37,8 @@ class Crash:
 class AgentTask:
     """A coding agent's command line, to run in a folder of its own that holds the whole parent.
 
-    `environment` names the variables that it may see; `readable` are folders of the host that it needs.
+    `environment` names the variables that it may see; `readable` are folders of the host that it needs. It runs in a
+    container of `image`, or without one in bubblewrap.
     A line of its output that matches `cost_pattern` tells dollars; past `max_cost_usd` it is ended.
     """
 
@@ -47,6 +48,7 @@ class AgentTask:
     environment: tuple[str, ...] = ()
     readable: tuple[str, ...] = ()
     network: bool = True
+    image: str = ""
     cost_pattern: str = ""
     max_cost_usd: float | None = None
 

@@ -77,6 +77,7 @@ class CommandSpec(BaseModel):
     environment: list[str] = []
     readable: list[str] = []
     network: bool = True
+    image: str = ""
     cost_pattern: str = ""
     max_cost_usd: float | None = Field(default=None, ge=0)
 
