@@ -250,7 +250,8 @@ class ToolCall:
 class ModelReply:
     """A language model's answer. Token counts are None where the server does not tell.
 
-    `cost_usd` only where it is told; else it follows from the tokens and the price table.
+    `cached_tokens` of the input were read before and cost less. `cost_usd` only where it is told; else it follows from
+    the tokens and the price table.
     """
 
     text: str
@@ -259,6 +260,7 @@ class ModelReply:
     seconds: float
     finish: str
     tool_calls: tuple[ToolCall, ...] = ()
+    cached_tokens: int = 0
     cost_usd: float | None = None
 
 

@@ -139,7 +139,10 @@ class Fixture:
         self, ledger: Ledger, row: Row, sandbox: Sandbox, observer: Observer | None = None
     ) -> Iterator[Campaign]:
         slots = self.slots(row["jobs"])
-        with session.open_campaign(ledger, row, self.course, sandbox, slots, observer or Observer()) as campaign:
+        prices = self.settings.prices
+        with session.open_campaign(
+            ledger, row, self.course, sandbox, slots, observer or Observer(), prices
+        ) as campaign:
             yield campaign
 
     def play(

@@ -10,8 +10,8 @@ from agentgolf.domain import ModelReply, ToolCall
 from agentgolf.errors import ProposerExhaustedError
 from agentgolf.ledger.store import Ledger, Row, now
 
-# US dollars a million tokens, in and out.
-Prices = Mapping[str, tuple[float, float]]
+# US dollars a million tokens: in, out, and in when the server had read them before.
+Prices = Mapping[str, tuple[float, float, float]]
 
 
 class TrialCalls:
@@ -51,7 +51,9 @@ class TrialCalls:
         price = self._prices.get(self._ledger.rows("SELECT model FROM calls WHERE id = ?", call)[0]["model"])
         cost = reply.cost_usd
         if cost is None and price is not None and reply.input_tokens is not None and reply.output_tokens is not None:
-            cost = reply.input_tokens / 1e6 * price[0] + reply.output_tokens / 1e6 * price[1]
+            cached = min(reply.cached_tokens, reply.input_tokens)
+            parts = zip((reply.input_tokens - cached, reply.output_tokens, cached), price, strict=True)
+            cost = sum(tokens / 1e6 * dollars for tokens, dollars in parts)
         self._ledger.call_ended(
             call,
             {
@@ -59,6 +61,7 @@ class TrialCalls:
                 "finish": reply.finish,
                 "input_tokens": reply.input_tokens,
                 "output_tokens": reply.output_tokens,
+                "cached_tokens": reply.cached_tokens,
                 "cost_usd": cost,
                 "seconds": reply.seconds,
                 "tool_calls_json": json.dumps([asdict(one) for one in reply.tool_calls]) if reply.tool_calls else None,
@@ -118,6 +121,7 @@ def reply_of(ledger: Ledger, row: Row) -> ModelReply:
         text=ledger.blobs.read(row["reply_blob"]).decode(),
         input_tokens=row["input_tokens"],
         output_tokens=row["output_tokens"],
+        cached_tokens=row["cached_tokens"] or 0,
         seconds=row["seconds"],
         finish=row["finish"],
         tool_calls=tuple(ToolCall(**one) for one in json.loads(row["tool_calls_json"] or "[]")),

@@ -342,7 +342,19 @@ CREATE TABLE comparison_runs (
 );
 """
 
-MIGRATIONS = (_FIRST, _SECOND, _THIRD, _FOURTH)
+_FIFTH = """
+-- Of input_tokens, those that the server had read before, which cost less.
+ALTER TABLE calls ADD COLUMN cached_tokens INTEGER;
+DROP VIEW spending;
+CREATE VIEW spending AS
+SELECT runs.name AS run, calls.model, count(*) AS calls, sum(calls.state = 'failed') AS failed,
+       sum(calls.input_tokens) AS input_tokens, sum(calls.cached_tokens) AS cached_tokens,
+       sum(calls.output_tokens) AS output_tokens, round(sum(calls.cost_usd), 4) AS cost_usd,
+       round(avg(calls.seconds), 1) AS mean_seconds
+FROM calls JOIN runs ON runs.id = calls.run_id GROUP BY runs.id, calls.model ORDER BY runs.id;
+"""
+
+MIGRATIONS = (_FIRST, _SECOND, _THIRD, _FOURTH, _FIFTH)
 
 
 def check_version(connection: sqlite3.Connection) -> int:

@@ -178,8 +178,9 @@ class Model:
             raise _TransientError("the model's reply is empty")
         return ModelReply(
             text=read.text,
-            input_tokens=read.input_tokens,
-            output_tokens=read.output_tokens,
+            input_tokens=read.usage.input,
+            output_tokens=read.usage.output,
+            cached_tokens=read.usage.cached,
             seconds=time.monotonic() - started,
             finish=read.finish,
             tool_calls=read.tool_calls,

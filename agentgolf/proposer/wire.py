@@ -54,13 +54,21 @@ class Tool:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Usage:
+    """Tokens as the server counts them, None where it does not tell; `cached` of the `input` it had read before."""
+
+    input: int | None = None
+    output: int | None = None
+    cached: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Streamed:
     """A whole stream. `finish` is None when it ended before the reply did."""
 
     text: str
     finish: str | None
-    input_tokens: int | None
-    output_tokens: int | None
+    usage: Usage
     tool_calls: tuple[ToolCall, ...]
 
 
@@ -152,7 +160,7 @@ def _read_chat(stream: Iterable[Any]) -> Streamed:
     parts = _Parts()
     calls: dict[int, dict[str, str]] = {}
     finish: str | None = None
-    usage: tuple[int | None, int | None] = (None, None)
+    usage = Usage()
     for chunk in stream:
         for choice in chunk.choices or []:
             parts.add(choice.delta.content if choice.delta else None)
@@ -164,21 +172,24 @@ def _read_chat(stream: Iterable[Any]) -> Streamed:
                     call["arguments"] += parts.counted(piece.function.arguments)
             finish = choice.finish_reason or finish
         if chunk.usage is not None:
-            usage = chunk.usage.prompt_tokens, chunk.usage.completion_tokens
+            told = chunk.usage.prompt_tokens_details
+            usage = Usage(
+                input=chunk.usage.prompt_tokens,
+                output=chunk.usage.completion_tokens,
+                cached=(told.cached_tokens if told else None) or 0,
+            )
     made = [
         ToolCall(id=call["id"] or f"call_{at}", name=call["name"], arguments=call["arguments"])
         for at, call in sorted(calls.items())
     ]
-    return Streamed(
-        text=parts.text(), finish=finish, input_tokens=usage[0], output_tokens=usage[1], tool_calls=tuple(made)
-    )
+    return Streamed(text=parts.text(), finish=finish, usage=usage, tool_calls=tuple(made))
 
 
 def _read_responses(stream: Iterable[Any]) -> Streamed:
     parts = _Parts()
     calls: list[ToolCall] = []
     finish: str | None = None
-    usage: tuple[int | None, int | None] = (None, None)
+    usage = Usage()
     for event in stream:
         if event.type == "response.output_text.delta":
             parts.add(event.delta)
@@ -188,15 +199,19 @@ def _read_responses(stream: Iterable[Any]) -> Streamed:
         elif event.type in ("response.completed", "response.incomplete"):
             finish = "stop" if event.type == "response.completed" else "length"
             if event.response.usage is not None:
-                usage = event.response.usage.input_tokens, event.response.usage.output_tokens
+                counted = event.response.usage
+                told = getattr(counted, "input_tokens_details", None)  # not every compatible server has it
+                usage = Usage(
+                    input=counted.input_tokens,
+                    output=counted.output_tokens,
+                    cached=(told.cached_tokens if told else None) or 0,
+                )
         elif event.type == "response.failed":
             said = event.response.error.message if event.response.error else "no reason given"
             raise BrokenStreamError(f"the server gave up: {said[:300]}")
         elif event.type == "error":
             raise BrokenStreamError(f"the server gave up: {str(event.message)[:300]}")
-    return Streamed(
-        text=parts.text(), finish=finish, input_tokens=usage[0], output_tokens=usage[1], tool_calls=tuple(calls)
-    )
+    return Streamed(text=parts.text(), finish=finish, usage=usage, tool_calls=tuple(calls))
 
 
 class _Parts:

@@ -18,6 +18,7 @@ SHOWN = (
     "finish",
     "input_tokens",
     "output_tokens",
+    "cached_tokens",
     "cost_usd",
     "seconds",
     "tool_calls_json",
@@ -55,7 +56,8 @@ def print_trajectory(calls: list[dict[str, Any]]) -> None:
             if message.get("role") != "assistant" and message.get("type") != "function_call":  # shown as replies
                 role = message.get("role") or "tool"
                 _part(f"{role} to {call['model']}, call {count}", message.get("content") or message.get("output") or "")
-        tokens = f"{call['input_tokens'] or 0:,} tokens in, {call['output_tokens'] or 0:,} out"
+        again = f" ({call['cached_tokens']:,} known)" if call["cached_tokens"] else ""
+        tokens = f"{call['input_tokens'] or 0:,} tokens in{again}, {call['output_tokens'] or 0:,} out"
         cost = f", ${call['cost_usd']:.4f}" if call["cost_usd"] is not None else ""
         if call["state"] == "answered":
             _part(f"reply, call {count}: {tokens}, {number(call['seconds'], 1)} s{cost}", _said(call))

@@ -1,5 +1,6 @@
 """Runs in which a language model proposes: a real server answers, the whole loop turns."""
 
+import dataclasses
 import json
 import re
 import shutil
@@ -98,6 +99,29 @@ def test_a_model_proposes_and_its_changes_are_kept(tmp_path: Path, monkeypatch: 
     second = prompt_of(served.requests[1])
     assert re.search(r"trial 1 on 0: more quality: keep, gain \+0\.(09|10)\d0", second) and "QUALITY = 0.1" in second
     assert "at most 100,000 bytes" in second and "sliding-window evaluation" in second
+
+
+@pytest.mark.parametrize(
+    ("table", "dollars_a_million"),
+    [
+        ("", 20 * 0.25 + 80 * 0.025 + 20 * 2),
+        ('"gpt-5-mini" = [3, 5]', 100 * 3 + 20 * 5),
+        ('"gpt-5-mini" = [3, 5, 1]', 20 * 3 + 80 + 20 * 5),
+    ],
+)
+def test_input_that_the_server_had_read_before_costs_less(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, table: str, dollars_a_million: float
+) -> None:
+    prices = tmp_path / "prices.toml"
+    prices.write_text(f"[models]\n{table}\n")
+    with serving(lambda request, _: dataclasses.replace(improve(request), cached_tokens=80)) as served:
+        agent = Agent(tmp_path, served, monkeypatch)
+        agent.settings = agent.settings.model_copy(update={"prices": prices})
+        agent.play(trials=1)
+    (call,) = agent.rows("SELECT cached_tokens, cost_usd FROM calls")
+    assert call == {"cached_tokens": 80, "cost_usd": pytest.approx(dollars_a_million / 1e6)}
+    (spent,) = agent.rows("SELECT input_tokens, cached_tokens, output_tokens FROM spending")
+    assert spent == {"input_tokens": 100, "cached_tokens": 80, "output_tokens": 20}
 
 
 @pytest.mark.parametrize(

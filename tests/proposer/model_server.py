@@ -24,6 +24,7 @@ class Turn:
     cut: bool = False
     garbage: bool = False
     usage: bool = True
+    cached_tokens: int = 0
     pause_seconds: float = 0.0
 
 
@@ -110,7 +111,9 @@ def _chat(turn: Turn, model: str) -> Iterator[dict[str, Any]]:
     finish = "tool_calls" if turn.tool_calls else "stop"
     yield {**base, "choices": [{"index": 0, "delta": {}, "finish_reason": finish}]}
     if turn.usage:
-        usage = {"prompt_tokens": 100, "completion_tokens": 20, "total_tokens": 120}
+        usage: dict[str, Any] = {"prompt_tokens": 100, "completion_tokens": 20, "total_tokens": 120}
+        if turn.cached_tokens:
+            usage["prompt_tokens_details"] = {"cached_tokens": turn.cached_tokens}
         yield {**base, "choices": [], "usage": usage}
 
 
@@ -134,7 +137,7 @@ def _responses(turn: Turn, model: str) -> Iterator[dict[str, Any]]:
         yield {"type": "response.output_item.done", "sequence_number": number, "output_index": 1, "item": item}
     usage = {
         "input_tokens": 100, "output_tokens": 20, "total_tokens": 120,
-        "input_tokens_details": {"cached_tokens": 0}, "output_tokens_details": {"reasoning_tokens": 0},
+        "input_tokens_details": {"cached_tokens": turn.cached_tokens}, "output_tokens_details": {"reasoning_tokens": 0},
     }  # fmt: skip
     done = {**response, "status": "completed", "usage": usage if turn.usage else None}
     yield {"type": "response.completed", "sequence_number": 99, "response": done}

@@ -43,6 +43,12 @@ def test_an_answer_is_streamed_and_counted(wire: Wire) -> None:
 
 
 @pytest.mark.parametrize("wire", WIRES)
+def test_what_the_server_had_read_before_is_counted_apart(wire: Wire) -> None:
+    reply, _ = ask([Turn(text="hi", cached_tokens=80)], wire)
+    assert (reply.input_tokens, reply.output_tokens, reply.cached_tokens) == (100, 20, 80)
+
+
+@pytest.mark.parametrize("wire", WIRES)
 def test_a_server_that_counts_nothing_is_no_trouble(wire: Wire) -> None:
     reply, _ = ask([Turn(text="hi", usage=False)], wire)
     assert (reply.text, reply.input_tokens, reply.output_tokens) == ("hi", None, None)
