@@ -22,7 +22,7 @@ from agentgolf.data import load_documents, write_training_data
 from agentgolf.decide import leak
 from agentgolf.domain import Slot, Split
 from agentgolf.ledger.blobs import Blobs
-from agentgolf.loop.auditor import ORDINARY_ANYWHERE, ORDINARY_BY_GAIN
+from agentgolf.loop.auditor import ORDINARY_ANYWHERE, ORDINARY_MOST
 from agentgolf.loop.bench import Bench
 from agentgolf.loop.claimed import Claimed, asking, drawn, shares
 from agentgolf.loop.home import find_course, shipped
@@ -176,7 +176,7 @@ def main() -> None:
         if options.peeker_audits:
             peeking = lab.train({**base, FILE: with_predict(base[FILE], PEEK)}, range(options.seeds))
             again = [peeking[i % len(peeking)] for i in range(options.peeker_audits)]
-            found = lab.audit(again, references, (ORDINARY_BY_GAIN, ORDINARY_ANYWHERE))
+            found = lab.audit(again, references, (ORDINARY_MOST - ORDINARY_ANYWHERE, ORDINARY_ANYWHERE))
             report("peeks at 1% of tokens", found)
             convicted = sum(seen.lower_bpb > 0 for seen, _ in found)
             print(f"peeking: {convicted} of {len(found)} convicted", flush=True)

@@ -17,7 +17,7 @@ from agentgolf.patch.workspace import GitStore
 
 # An ordinary trial spends at most this part of its training budget on its audit; planned is less, for estimates err.
 ORDINARY_SHARE, PLANNED_PART = 0.1, 0.9
-ORDINARY_BY_GAIN, ORDINARY_ANYWHERE, ORDINARY_LEAST = 72, 24, 24
+ORDINARY_MOST, ORDINARY_ANYWHERE, ORDINARY_LEAST = 96, 24, 24
 FORK_SECONDS = 0.02
 # An audit is stopped when it takes so many times what it should, beside one evaluation.
 SLACK = 5
@@ -64,22 +64,30 @@ class Auditor:
         """A small audit, enough to see who peeks much; none where it does not fit beside one scoring pass."""
         mine = with_claims(self.ledger, trial["id"], Split.A)[:1]
         count = self._ordinary_count(mine[0]) if mine else 0
-        if count < ORDINARY_LEAST:
-            return CLEAN
-        anywhere = max(8, round(count * ORDINARY_ANYWHERE / (ORDINARY_BY_GAIN + ORDINARY_ANYWHERE)))
+        return CLEAN if count < ORDINARY_LEAST else self._small(trial, mine, count)
+
+    def before_keep(self, trial: Row) -> Finding:
+        """Every replicate of the trial, as hard as its claimed gain needs; the bound must fall below min_gain."""
+        mine = with_claims(self.ledger, trial["id"], Split.A)
+        if mine and not pilots(self.ledger, trial["id"]):
+            # The track is too short for an ordinary audit. Who peeks much claims much, which would take thousands.
+            first = self._small(trial, mine[:1], ORDINARY_MOST)
+            if first.trouble:
+                return first
+        return self._hard(trial, mine, "keep")
+
+    def final(self, trial: Row) -> Finding:
+        return self._hard(trial, with_claims(self.ledger, trial["id"], Split.B), "final")
+
+    def _small(self, trial: Row, mine: Sequence[Row], count: int) -> Finding:
+        """So many replays, which convict or tell how noisy the candidate's arithmetic is."""
+        anywhere = max(8, round(count * ORDINARY_ANYWHERE / ORDINARY_MOST))
         asked = claimed_by(self.ledger, trial, mine)
         found, failed = self._audited(trial, asked, "ordinary", (count - anywhere, anywhere))
         if failed:
             return Finding(leak=None, trouble=failed)
         seen = leak.evaluate(found, leak.tolerance(found))
         return Finding(leak=seen, trouble=self._caught(seen))
-
-    def before_keep(self, trial: Row) -> Finding:
-        """Every replicate of the trial, as hard as its claimed gain needs; the bound must fall below min_gain."""
-        return self._hard(trial, with_claims(self.ledger, trial["id"], Split.A), "keep")
-
-    def final(self, trial: Row) -> Finding:
-        return self._hard(trial, with_claims(self.ledger, trial["id"], Split.B), "final")
 
     def _hard(self, trial: Row, mine: Sequence[Row], stage: str) -> Finding:
         if not mine:
@@ -141,7 +149,7 @@ class Auditor:
     def _ordinary_count(self, row: Row) -> int:
         """As many replays as fit into the ordinary share of the training budget, beside one scoring pass."""
         allowed = PLANNED_PART * ORDINARY_SHARE * self.course.limits.train_seconds - self._seconds(row, "predict")
-        return min(ORDINARY_BY_GAIN + ORDINARY_ANYWHERE, math.floor(allowed / self._replay_seconds(row)))
+        return min(ORDINARY_MOST, math.floor(allowed / self._replay_seconds(row)))
 
     def _seconds(self, row: Row, role: str) -> float:
         found = self.ledger.rows(

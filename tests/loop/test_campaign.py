@@ -233,7 +233,8 @@ def test_a_peeking_candidate_is_invalid_and_has_no_score(tmp_path: Path) -> None
         run = ledger.rows("SELECT * FROM runs")[0]
         stages = [row["stage"] for row in ledger.rows("SELECT stage FROM causality ORDER BY stage")]
     assert run["final_trouble"] == "" and 0 < run["final_leak_bound_bpb"] < 0.002
-    assert stages == ["final"] * 2 + ["keep"] * 6
+    # The cheat is convicted by a small audit of one artifact; the other is asked about all three of its own.
+    assert stages == ["final"] * 2 + ["keep"] * 3 + ["ordinary"] * 2
 
 
 def test_a_resume_on_another_image_is_said(tmp_path: Path) -> None:
