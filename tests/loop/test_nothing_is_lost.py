@@ -1,11 +1,14 @@
 """Kills a real process at every transition, and again while it recovers; the end must be the same."""
 
+import functools
+import multiprocessing
 import os
 import shutil
 import signal
 import sqlite3
 import subprocess
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -21,6 +24,7 @@ LINES = [
     edit("crash", "RATE = 0.5", "# fake: crash\nRATE = 0.5"),
     {"hypothesis": "not a diff", "diff": "hello"},
 ]
+PLAYS_AT_ONCE = 4
 SMALL = COURSE.replace("looks = [1, 3]", "looks = [1, 2]").replace("baseline_replicates = 3", "baseline_replicates = 2")
 
 
@@ -82,21 +86,28 @@ def test_killed_at_any_transition_and_again_in_recovery_the_end_is_the_same(
     tmp_path: Path, whole: tuple[dict[str, list[dict[str, object]]], list[str]]
 ) -> None:
     expected, events = whole
-    for die_at in moments(events):
-        fixture = Fixture(tmp_path / str(die_at), LINES, SMALL)
-        killed, seen = play_and_die(fixture, die_at)
-        assert killed == -signal.SIGKILL and seen == events[:die_at]
-        # In recovery it dies again, a little later each time, before it may finish.
-        again, _ = play_and_die(fixture, 1 + die_at % 5)
-        assert again in (-signal.SIGKILL, 0)
-        finished, _ = play_and_die(fixture, None)
-        assert finished == 0
-        assert without_folder(dump(fixture.runs)) == expected, f"killed at event {die_at}: {events[die_at - 1]}"
-        with Ledger(fixture.runs, write=True) as ledger:
-            cleanup(ledger, dry_run=False)
-            assert cleanup(ledger, dry_run=True) == []
-        assert not list((fixture.runs / "r" / "work").glob("*"))
-        shutil.rmtree(tmp_path / str(die_at))
+    # The plays wait more than they work. Fresh processes, since a thread may not fork.
+    with ProcessPoolExecutor(PLAYS_AT_ONCE, mp_context=multiprocessing.get_context("spawn")) as pool:
+        list(pool.map(functools.partial(_killed_and_resumed, tmp_path, expected, events), moments(events)))
+
+
+def _killed_and_resumed(
+    root: Path, expected: dict[str, list[dict[str, object]]], events: list[str], die_at: int
+) -> None:
+    fixture = Fixture(root / str(die_at), LINES, SMALL)
+    killed, seen = play_and_die(fixture, die_at)
+    assert killed == -signal.SIGKILL and seen == events[:die_at]
+    # In recovery it dies again, a little later each time, before it may finish.
+    again, _ = play_and_die(fixture, 1 + die_at % 5)
+    assert again in (-signal.SIGKILL, 0)
+    finished, _ = play_and_die(fixture, None)
+    assert finished == 0
+    assert without_folder(dump(fixture.runs)) == expected, f"killed at event {die_at}: {events[die_at - 1]}"
+    with Ledger(fixture.runs, write=True) as ledger:
+        cleanup(ledger, dry_run=False)
+        assert cleanup(ledger, dry_run=True) == []
+    assert not list((fixture.runs / "r" / "work").glob("*"))
+    shutil.rmtree(root / str(die_at))
 
 
 def test_nothing_finished_is_trained_twice(tmp_path: Path) -> None:
