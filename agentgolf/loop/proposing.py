@@ -117,6 +117,7 @@ class Proposing:
         """Begin on a trial while the one before it is measured."""
         if self.scaffold.slow and self.scaffold.ahead and number not in self._jobs:
             self._jobs[number] = self._begin(number)
+            self.observer.stage(number, "proposing")
 
     def settle(self) -> None:
         """Wait for the proposal that is being made, as `next` would."""
@@ -137,7 +138,9 @@ class Proposing:
         """With `wait`, let replies that are paid for arrive first."""
         under_way = [job for _, job in self._jobs.values()] + list(self._learning.values())
         if wait and not all(job.done.is_set() for job in under_way):
-            self.observer.note("waiting for the model's reply, which is paid for; Ctrl-C once more drops it")
+            self.observer.note(
+                f"waiting at most {LAST_WAIT_SECONDS:g} s for the model's reply, which is paid for; Ctrl-C drops it"
+            )
             deadline = time.monotonic() + LAST_WAIT_SECONDS
             self.crew.stop()
             with contextlib.suppress(InterruptedRunError):
@@ -154,7 +157,6 @@ class Proposing:
 
     def _begin(self, number: int) -> tuple[Context, Working[Proposal]]:
         context = self._context(number, self._opening(number))
-        self.observer.stage(number, "proposing")
         return context, Working(lambda: self.scaffold.proposer.propose(context), self._wake)
 
     def _lesson(self, learner: AgentProposer, row: Row) -> Working[str]:

@@ -7,11 +7,14 @@ from typing import Any
 
 from agentgolf.course import Course, repo_files
 from agentgolf.domain import Outcome, TrialSummary, Verdict
+from agentgolf.errors import UsageError
 from agentgolf.loop.home import find_scaffold, require_new, shipped, shipped_names
 from agentgolf.loop.rules import rules_text
 from agentgolf.proposer.base import Crash
 from agentgolf.proposer.catalogue import load_catalogue
+from agentgolf.proposer.command import program_of
 from agentgolf.proposer.scaffold import SCAFFOLD_FILE, ScaffoldSpec, prompts_of, read_spec, templates_of
+from agentgolf.sandbox.jail import find_program
 
 # What `check` and `show` render the templates of later moments with.
 EXAMPLE_CRASH = Crash(
@@ -63,6 +66,7 @@ def inspect_scaffold(name: str, course: Course) -> ScaffoldInfo:
     """A scaffold with every template rendered for the course. Raises `UsageError` when anything in it is wrong."""
     folder = find_scaffold(name)
     spec = read_spec(folder / SCAFFOLD_FILE)
+    require_program(folder)
     if not templates_of(spec):
         return _info(folder, {})
     prompts = prompts_of(spec, folder, shipped("prompts") / "common")
@@ -86,6 +90,23 @@ def inspect_scaffold(name: str, course: Course) -> ScaffoldInfo:
         "refused": "train.py: these lines are not there",
     }
     return _info(folder, {template: prompts.render(template, **values) for template in templates_of(spec)})
+
+
+def require_program(folder: Path) -> None:
+    """For a scaffold with a coding agent: that bubblewrap would find it. Raises `UsageError` with what is missing."""
+    spec = read_spec(folder / SCAFFOLD_FILE)
+    if "command" not in spec.proposers or spec.command.image or not spec.command.argv:
+        return
+    readable = [Path(path).expanduser() for path in spec.command.readable]
+    gone = [str(path) for path in readable if not path.exists()]
+    if gone:
+        raise UsageError(f"{folder / SCAFFOLD_FILE}: command.readable names {gone[0]}, which is not there")
+    program = program_of(spec.command.argv)
+    if find_program(program, readable) is None:
+        raise UsageError(
+            f"{folder / SCAFFOLD_FILE}: the coding agent would not find {program!r}: install it, and name the folder "
+            "that it lies in, and the one it links to, in command.readable, or name a command.image"
+        )
 
 
 def new_scaffold(folder: Path, like: str) -> None:

@@ -34,8 +34,9 @@ from agentgolf.loop.observer import Observer
 from agentgolf.loop.pacing import Pacing
 from agentgolf.loop.prices import load_prices
 from agentgolf.loop.proposing import Proposing
+from agentgolf.loop.scaffolds import require_program
 from agentgolf.patch.workspace import GitStore, require_clean
-from agentgolf.proposer.keys import take
+from agentgolf.proposer.keys import look_up, take
 from agentgolf.proposer.scaffold import SCAFFOLD_FILE, Scaffold, load_scaffold, read_spec
 from agentgolf.sandbox.base import Sandbox
 from agentgolf.sandbox.clock import SpeedMeter
@@ -76,8 +77,9 @@ def take_keys(scaffolds: Iterable[str]) -> None:
     """Take the keys that these scaffolds name out of the environment, before any program is started."""
     for scaffold in scaffolds:
         spec = read_spec(find_scaffold(scaffold) / SCAFFOLD_FILE)
-        for variable in (spec.model.key_variable, *spec.command.environment):
-            take(variable)
+        take(spec.model.key_variable)
+        for variable in spec.command.environment:
+            look_up(variable)
 
 
 def open_scaffold(
@@ -85,6 +87,7 @@ def open_scaffold(
 ) -> Scaffold:
     """The scaffold, with the course's own playbook if it has one, else the shipped one."""
     playbook = course.folder / course.spec.playbook if course.spec.playbook else shipped("prompts") / "playbook"
+    require_program(find_scaffold(name))
     return load_scaffold(find_scaffold(name), playbook, shipped("prompts") / "common", note, needs_key=needs_key)
 
 

@@ -17,7 +17,7 @@ from agentgolf.patch.parse import parse_diff
 from agentgolf.patch.similar import distance
 from agentgolf.patch.workspace import scratch_checkout
 from agentgolf.proposer.base import AgentEnd, AgentTask
-from agentgolf.proposer.keys import take
+from agentgolf.proposer.keys import look_up
 from agentgolf.sandbox.agent_container import run_contained
 from agentgolf.sandbox.base import clean
 from agentgolf.sandbox.errand import HOME_DIR, TASK_FILE, Ended, Errand, left_files
@@ -101,22 +101,26 @@ class LoopWorkbench:
             for found in re.findall(task.cost_pattern, line) if task.cost_pattern else ():
                 with contextlib.suppress(ValueError, TypeError):
                     spent.append(float(found))
-            if task.max_cost_usd is not None and spent and spent[-1] > task.max_cost_usd:
-                return f"it had cost ${spent[-1]:.2f} of ${task.max_cost_usd:.2f}"
+            if task.max_cost_usd is not None and spent and max(spent) > task.max_cost_usd:
+                return f"it had cost ${max(spent):.2f} of ${task.max_cost_usd:.2f}"
             return None
 
         with tempfile.TemporaryDirectory(prefix="agentgolf-") as scratch:
             work, prompt = Path(scratch) / "work", Path(scratch) / "task.md"
             scratch_checkout(work, self.files)
             before = left_files(work)
-            prompt.write_text(task.prompt, encoding="utf-8")
-            values = {"{prompt}": task.prompt, "{task}": TASK_FILE, "{max_cost}": f"{task.max_cost_usd or 0:g}"}
+            prompt.write_text(f"{task.prompt}\n", encoding="utf-8")
+            most = "" if task.max_cost_usd is None else f"{task.max_cost_usd:g}"
+            values = {"{prompt}": task.prompt, "{task}": TASK_FILE, "{max_cost}": most}
             ended = self._run(
                 Errand(
                     argv=[_filled(word, values) for word in task.argv],
                     work=work,
                     task=prompt,
-                    environment={name: value for name in task.environment if (value := take(name)) is not None},
+                    environment={
+                        **{name: value for name in task.environment if (value := look_up(name)) is not None},
+                        **task.variables,
+                    },
                     readable=[Path(path).expanduser() for path in task.readable],
                     network=task.network,
                     seconds=task.seconds,
@@ -125,6 +129,8 @@ class LoopWorkbench:
                 ),
                 task.image,
             )
+            for line in ended.log.splitlines():  # a very long line was handed on cut
+                look(line)
             after = left_files(work)
         return AgentEnd(
             before=before,
@@ -132,7 +138,7 @@ class LoopWorkbench:
             log=ended.log.replace(HOME_DIR, "~"),
             exit_code=ended.exit_code,
             seconds=ended.seconds,
-            cost_usd=spent[-1] if spent else None,
+            cost_usd=max(spent, default=None),
             trouble=ended.trouble,
         )
 
@@ -145,9 +151,7 @@ class LoopWorkbench:
 
 
 def _filled(word: str, values: Mapping[str, str]) -> str:
-    for name, value in values.items():
-        word = word.replace(name, value)
-    return word
+    return re.sub("|".join(map(re.escape, values)), lambda found: values[found[0]], word)
 
 
 def log_tail(ledger: Ledger, trial_id: int) -> str:

@@ -121,7 +121,9 @@ class AgentProposer:
             except PatchError as error:
                 refused = str(error)
             if attempt < manner.repairs:
-                text = talk.say(self._prompts.render("repair.md", refused=refused, form=talk.form)).text
+                text = talk.say(
+                    self._prompts.render("repair.md", refused=refused, form=talk.form, files=context.files)
+                ).text
         return self._refusal(context, hypothesis_of(text), manner.repairs + 1, refused)
 
     def _with_tools(self, talk: Conversation) -> Proposal:

@@ -11,8 +11,9 @@ from agentgolf.errors import PatchError
 from agentgolf.proposer.edits import Piece, apply_pieces, apply_reply
 
 MAX_HYPOTHESIS = 200
-_HYPOTHESIS = re.compile(r"^\W*HYPOTHESIS\W*:\W*(.+)$", re.MULTILINE | re.IGNORECASE)
-_GAIN = re.compile(r"^\W*PREDICTED[ _]GAIN\W*:\W*([+-]?\d*\.?\d+)", re.MULTILINE | re.IGNORECASE)
+# Before the word no line ends, or an output of empty lines would take for ever.
+_HYPOTHESIS = re.compile(r"^[^\w\n]*HYPOTHESIS\W*:\W*(.+)$", re.MULTILINE | re.IGNORECASE)
+_GAIN = re.compile(r"^[^\w\n]*PREDICTED[ _]GAIN\W*:\W*([+-]?\d*\.?\d+)", re.MULTILINE | re.IGNORECASE)
 _JSON = re.compile(r"\A\s*(?:```(?:json)?\s*)?(\{.*\})\s*(?:```)?\s*\Z", re.DOTALL)
 
 _EDIT = {
@@ -96,6 +97,12 @@ def hypothesis_of(text: str) -> str:
     """The line after HYPOTHESIS:, else the first line with words, cleaned."""
     found = _HYPOTHESIS.search(text)
     return _clean(found[1] if found else next((row for row in text.splitlines() if re.search(r"\w{3}", row)), ""))
+
+
+def last_hypothesis(text: str, form: str) -> str:
+    """What stands after the last HYPOTHESIS:, cleaned; empty when there is only the prompt's `form` of it, or none."""
+    found = [said for said in map(_clean, _HYPOTHESIS.findall(text)) if not said.startswith(form)]
+    return found[-1] if found else ""
 
 
 def _clean(line: str) -> str:

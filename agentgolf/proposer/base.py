@@ -37,8 +37,8 @@ class Crash:
 class AgentTask:
     """A coding agent's command line, to run in a folder of its own that holds the whole parent.
 
-    `environment` names the variables that it may see; `readable` are folders of the host that it needs. It runs in a
-    container of `image`, or without one in bubblewrap.
+    `environment` names the variables of ours that it may see, `variables` are its own; `readable` are folders of the
+    host that it needs. It runs in a container of `image`, or without one in bubblewrap.
     A line of its output that matches `cost_pattern` tells dollars; past `max_cost_usd` it is ended.
     """
 
@@ -46,6 +46,7 @@ class AgentTask:
     prompt: str
     seconds: float
     environment: tuple[str, ...] = ()
+    variables: Mapping[str, str] = field(default_factory=dict)
     readable: tuple[str, ...] = ()
     network: bool = True
     image: str = ""

@@ -1,7 +1,9 @@
 """Keeps keys out of the environment, so that no child process, git among them, inherits one."""
 
 import os
+import re
 
+_SECRET = re.compile("KEY|TOKEN|SECRET|PASSWORD|CREDENTIAL", re.IGNORECASE)
 _KEPT: dict[str, str] = {}
 
 
@@ -11,6 +13,11 @@ def take(variable: str) -> str | None:
     if value is not None:
         _KEPT[variable] = value
     return _KEPT.get(variable)
+
+
+def look_up(variable: str) -> str | None:
+    """The variable's value; one that is a secret by its name is taken."""
+    return take(variable) if _SECRET.search(variable) else os.environ.get(variable)
 
 
 def forget() -> None:

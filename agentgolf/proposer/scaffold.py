@@ -75,6 +75,7 @@ class CommandSpec(BaseModel):
     argv: list[str] = []
     seconds: float = Field(default=900.0, gt=0)
     environment: list[str] = []
+    variables: dict[str, str] = {}
     readable: list[str] = []
     network: bool = True
     image: str = ""
@@ -248,6 +249,8 @@ def _command(spec: CommandSpec, folder: Path) -> dict[str, Any]:
     """Raises `UsageError` when there is no command line, or its pattern is none."""
     if not spec.argv:
         raise UsageError(f"{folder / SCAFFOLD_FILE}: command.argv is missing: the agent's command line, word by word")
+    if spec.max_cost_usd is None and any("{max_cost}" in word for word in spec.argv):
+        raise UsageError(f"{folder / SCAFFOLD_FILE}: command.argv has {{max_cost}}, so command.max_cost_usd is needed")
     try:
         re.compile(spec.cost_pattern)
     except re.error as error:

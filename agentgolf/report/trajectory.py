@@ -57,10 +57,11 @@ def print_trajectory(calls: list[dict[str, Any]]) -> None:
                 role = message.get("role") or "tool"
                 _part(f"{role} to {call['model']}, call {count}", message.get("content") or message.get("output") or "")
         again = f" ({call['cached_tokens']:,} known)" if call["cached_tokens"] else ""
-        tokens = f"{call['input_tokens'] or 0:,} tokens in{again}, {call['output_tokens'] or 0:,} out"
+        known = call["input_tokens"] is not None
+        tokens = f"{call['input_tokens']:,} tokens in{again}, {call['output_tokens'] or 0:,} out, " if known else ""
         cost = f", ${call['cost_usd']:.4f}" if call["cost_usd"] is not None else ""
         if call["state"] == "answered":
-            _part(f"reply, call {count}: {tokens}, {number(call['seconds'], 1)} s{cost}", _said(call))
+            _part(f"reply, call {count}: {tokens}{number(call['seconds'], 1)} s{cost}", _said(call))
         else:
             _part(f"call {count} {call['state']}", call["said"] or "no answer is on record")
 

@@ -74,7 +74,7 @@ def print_trial(details: dict[str, Any]) -> None:
             + (f", child of {details['parent']}" if details["parent"] is not None else ""),
         ),
         ("hypothesis", safe(details["hypothesis"])),
-        ("proposed by", f"{details['proposer']} ({safe(details['technique'])})"),
+        ("proposed by", details["proposer"] + (f" ({safe(details['technique'])})" if details["technique"] else "")),
         *([("suggested", safe(details["suggestion"]))] if details["suggestion"] else []),
         (
             "verdict",

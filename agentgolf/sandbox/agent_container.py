@@ -15,7 +15,17 @@ from docker.types import LogConfig, Mount
 from agentgolf.errors import EnvironmentNotReadyError
 from agentgolf.sandbox.base import LogTail
 from agentgolf.sandbox.docker import ENGINE_SECONDS, LABEL, engine_errors
-from agentgolf.sandbox.errand import HOME_DIR, TASK_FILE, WORK_DIR, Attendant, Ended, Errand
+from agentgolf.sandbox.errand import (
+    HOME_DIR,
+    MAX_FOLDER_BYTES,
+    TASK_FILE,
+    VARIABLES,
+    WORK_DIR,
+    Attendant,
+    Ended,
+    Errand,
+    cannot_start,
+)
 
 MAX_PIDS = 512
 
@@ -23,7 +33,7 @@ MAX_PIDS = 512
 def run_contained(errand: Errand, image: str, name: str, labels: Mapping[str, str]) -> Ended:
     """In a container of that name, which a later start can find by its labels should this process die.
 
-    Raises `EnvironmentNotReadyError` when no engine answers or it has no such image.
+    Raises `EnvironmentNotReadyError` when no engine answers, it has no such image, or that has no such program.
     """
     with engine_errors("connecting; is the daemon running, and may you use it?"):
         client = docker.from_env(timeout=ENGINE_SECONDS)
@@ -50,7 +60,10 @@ def run_contained(errand: Errand, image: str, name: str, labels: Mapping[str, st
             reader.join(timeout=2)
         finally:
             container.remove(force=True)
-    return attendant.ended(exit_code)
+    ended = attendant.ended(exit_code)
+    if exit_code in (126, 127) and ended.log.startswith("timeout: "):
+        raise cannot_start(ended.log)
+    return ended
 
 
 def _options(errand: Errand, image: str, name: str, labels: Mapping[str, str]) -> dict[str, Any]:
@@ -62,7 +75,7 @@ def _options(errand: Errand, image: str, name: str, labels: Mapping[str, str]) -
         # The deadline also stands inside, should agentgolf die and never come back.
         "command": ["timeout", "-s", "KILL", str(math.ceil(errand.seconds + 10)), *errand.argv],
         "entrypoint": [],
-        "environment": {"HOME": HOME_DIR, "LANG": "C.UTF-8", **errand.environment},
+        "environment": {**VARIABLES, **errand.environment},
         "labels": {f"{LABEL}{key}": value for key, value in labels.items()},
         "working_dir": WORK_DIR,
         "mounts": [
@@ -73,7 +86,7 @@ def _options(errand: Errand, image: str, name: str, labels: Mapping[str, str]) -
         # As in bubblewrap: the model's server may be one of this machine.
         "network_mode": "host" if errand.network else "none",
         "read_only": True,
-        "tmpfs": {HOME_DIR: "rw,exec,mode=1777", "/tmp": "rw,exec,mode=1777"},
+        "tmpfs": dict.fromkeys((HOME_DIR, "/tmp"), f"rw,exec,mode=1777,size={MAX_FOLDER_BYTES}"),
         "cap_drop": ["ALL"],
         "security_opt": ["no-new-privileges:true"],
         # What it writes must be ours to read and to remove.

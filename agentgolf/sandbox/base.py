@@ -128,6 +128,12 @@ class LogTail:
             for line in lines[-100:]:
                 self.on_line(clean(line))
 
+    def end(self) -> None:
+        """No more will come: hand on a last line without an end."""
+        if self.on_line is not None and self._line:
+            self.on_line(clean(self._line))
+        self._line = ""
+
     def text(self) -> str:
         with self._lock:
             head, tail = bytes(self._head), b"".join(self._tail)

@@ -10,11 +10,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from agentgolf.errors import EnvironmentNotReadyError
 from agentgolf.sandbox.base import POLL_SECONDS, LogTail
 from agentgolf.sandbox.process import tree_bytes
 
 # Where things are inside, in bubblewrap and in a container alike.
 WORK_DIR, HOME_DIR, TASK_FILE = "/work", "/home/agent", "/task.md"
+# Wide, so that an agent that wraps what it prints does not break the line we read.
+VARIABLES = {"HOME": HOME_DIR, "LANG": "C.UTF-8", "COLUMNS": "400"}
 MAX_FOLDER_BYTES = 1_000_000_000
 MAX_FILE_BYTES = 2_000_000
 MAX_FILES = 2_000
@@ -25,7 +28,7 @@ LOOK_SECONDS = 1.0
 class Errand:
     """`work` alone can be written, `task` is a file to read, `readable` are folders of the host that it needs.
 
-    `environment` are the only variables besides PATH, HOME and LANG. `stop` is asked all the time whether to end it;
+    `environment` are the only variables besides PATH and `VARIABLES`. `stop` is asked all the time whether to end it;
     `on_line` sees each line of output and may give a reason to.
     """
 
@@ -78,12 +81,21 @@ class Attendant:
             time.sleep(POLL_SECONDS)
 
     def ended(self, exit_code: int) -> Ended:
+        self.log.end()
         return Ended(
             log=self.log.text(), exit_code=exit_code, seconds=time.monotonic() - self._started, trouble=self._reason
         )
 
     def _read(self, line: str) -> None:
         self._reason = self._reason or self.errand.on_line(line) or ""
+
+
+def cannot_start(said: str) -> EnvironmentNotReadyError:
+    """For a command line that was never begun: it would not be the next time either."""
+    first = said.strip().partition("\n")[0]
+    return EnvironmentNotReadyError(
+        f"the coding agent cannot be started ({first}); look at command.argv and command.readable in its scaffold"
+    )
 
 
 def left_files(work: Path) -> dict[str, str]:
