@@ -9,6 +9,7 @@
     │   ├── LedgerBusyError        another process holds the ledger                   exit 4
     │   └── DiskFullError          no space is left                                   exit 4
     ├── PatchError                 an edit cannot be parsed, is not allowed or does not apply
+    │   └── NoEditError            a reply has no edit in it
     ├── ProposerExhaustedError     the proposer has nothing left to propose
     ├── ModelError                 a language model cannot be asked like this         exit 4
     │   ├── PromptTooLongError     the prompt does not fit; a shorter one may
@@ -58,6 +59,10 @@ class DiskFullError(LedgerError):
 
 
 class PatchError(AgentgolfError):
+    pass
+
+
+class NoEditError(PatchError):
     pass
 
 

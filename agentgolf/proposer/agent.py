@@ -4,9 +4,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from agentgolf.domain import Proposal, TrialSummary
-from agentgolf.errors import ModelUnavailableError, PatchError, UnsupportedFeatureError
+from agentgolf.errors import ModelUnavailableError, NoEditError, PatchError, UnsupportedFeatureError
 from agentgolf.proposer.answers import SCHEMA, Answer, hypothesis_of, read_answer
-from agentgolf.proposer.base import Context, Proposer, diffs_of, taken
+from agentgolf.proposer.base import UNUSABLE, Context, Proposer, diffs_of, taken
 from agentgolf.proposer.catalogue import Technique
 from agentgolf.proposer.conversation import Conversation
 from agentgolf.proposer.llm import CallLog, Model
@@ -17,6 +17,8 @@ from agentgolf.proposer.wire import Message
 # Where a trial's conversation goes on after its verdict.
 LESSON_POSITION = 1_000_000
 MAX_LESSON = 300
+# Proposals in a row without a usable edit, after which as many others take turns with the model.
+MAX_UNUSABLE = 3
 # Replies in a row without a tool and without an edit, after which an agent is taken for one that cannot use tools.
 MAX_TALK = 2
 
@@ -63,6 +65,9 @@ class AgentProposer:
 
     def propose(self, context: Context) -> Proposal:
         """Raises `ModelError` when the server refuses what no waiting mends, such as a key."""
+        if self._fallback is not None and self._rests(context.history):
+            self._note(f"no usable edit in the model's last {MAX_UNUSABLE} proposals; an offline proposer takes a turn")
+            return self._fallback.propose(context)
         while True:
             try:
                 return self._converse(context)
@@ -95,6 +100,14 @@ class AgentProposer:
     def crash_repairs(self) -> int:
         return self._manner.crash_repairs
 
+    def _rests(self, history: Sequence[TrialSummary]) -> bool:
+        """Whether a model that cannot write an edit leaves the next turn to another."""
+        own = [trial for trial in history if trial.proposer == self.name]
+        last = own[-MAX_UNUSABLE:]
+        if len(last) < MAX_UNUSABLE or not all(trial.detail.get(UNUSABLE) for trial in last):
+            return False
+        return sum(trial.number > last[-1].number for trial in history) < MAX_UNUSABLE
+
     def _converse(self, context: Context) -> Proposal:
         manner = self._manner
         tools = manner.tools and "tools" not in self._lacks
@@ -115,16 +128,19 @@ class AgentProposer:
         for step in steps[1:]:
             talk.schema = schema if step == steps[-1] else None
             text = talk.say(self._prompts.render(step, **talk.values(40, True))).text
+        said = text
         for attempt in range(manner.repairs + 1):
             try:
-                return self._proposal(context, self._checked(context, read_answer(text, context.files)), attempt + 1)
+                answer = self._checked(context, read_answer(text, context.files, said))
+                return self._proposal(context, answer, attempt + 1)
             except PatchError as error:
                 refused = str(error)
+                # Who named a change and stopped there writes its edit when asked for nothing else.
+                template = "edit.md" if isinstance(error, NoEditError) and talk.form == "text" else "repair.md"
             if attempt < manner.repairs:
-                text = talk.say(
-                    self._prompts.render("repair.md", refused=refused, form=talk.form, files=context.files)
-                ).text
-        return self._refusal(context, hypothesis_of(text), manner.repairs + 1, refused)
+                values = {"refused": refused, "form": talk.form, "files": context.files}
+                text = talk.say(self._prompts.render(template, **values)).text
+        return self._refusal(context, hypothesis_of(said), manner.repairs + 1, refused)
 
     def _with_tools(self, talk: Conversation) -> Proposal:
         """The full loop: until an edit is submitted, or the turns are used up."""
@@ -191,6 +207,6 @@ class AgentProposer:
             hypothesis=hypothesis,
             edits=(),
             proposer=self.name,
-            detail={"attempts": attempts, **taken(context)},
+            detail={"attempts": attempts, UNUSABLE: True, **taken(context)},
             refused=f"no usable edit in {attempts} replies; the last: {refused}",
         )

@@ -48,17 +48,21 @@ class Answer:
     files: Mapping[str, str]
 
 
-def read_answer(text: str, files: Mapping[str, str]) -> Answer:
-    """In whichever form it stands. Raises `PatchError` when it holds no edit that fits."""
+def read_answer(text: str, files: Mapping[str, str], said_before: str = "") -> Answer:
+    """In whichever form it stands; who was asked for the edit alone has named the hypothesis in `said_before`.
+
+    Raises `PatchError` when it holds no edit that fits.
+    """
     whole = _JSON.match(text)
     if whole:
         try:
             return answer_of(json.loads(whole[1], strict=False), files)
         except ValueError as error:
             raise PatchError(f"the answer is not valid JSON: {error}") from error
-    gain = _GAIN.search(text)
+    words = text if _HYPOTHESIS.search(text) or not said_before else said_before
+    gain = _GAIN.search(words)
     return Answer(
-        hypothesis=hypothesis_of(text),
+        hypothesis=hypothesis_of(words),
         predicted_gain_bpb=float(gain[1]) if gain else None,
         files=apply_reply(text, files),
     )

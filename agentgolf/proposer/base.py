@@ -9,6 +9,9 @@ from agentgolf.domain import Outcome, Proposal, TrialSummary
 from agentgolf.errors import EnvironmentNotReadyError
 from agentgolf.proposer.llm import CallLog, NoLog
 
+# In a proposal's detail: the model came to no usable edit, so its idea was not tried.
+UNUSABLE = "unusable"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Suggestion:

@@ -6,7 +6,7 @@ from typing import Any
 
 from agentgolf.domain import ModelReply
 from agentgolf.errors import PromptTooLongError
-from agentgolf.proposer.base import Context
+from agentgolf.proposer.base import UNUSABLE, Context
 from agentgolf.proposer.llm import Model
 from agentgolf.proposer.prompts import Prompts, as_data
 from agentgolf.proposer.toolbox import Toolbox
@@ -62,12 +62,13 @@ class Conversation:
 
     def values(self, trials: int, playbook: bool) -> dict[str, Any]:
         context = self.context
+        tried = [trial for trial in context.history if not trial.detail.get(UNUSABLE)]
         return {
             "rules": context.rules,
             "files": context.files,
             "parent": context.parent,
             "lineage": list(context.lineage),
-            "history": list(context.history[-trials:]) if trials else [],
+            "history": tried[-trials:] if trials else [],
             "pending": list(context.pending),
             "playbook": list(self.playbook) if playbook else [],
             "cap_bytes": context.cap_bytes,

@@ -9,7 +9,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from agentgolf.errors import PatchError
+from agentgolf.errors import NoEditError, PatchError
 from agentgolf.proposer.definitions import put_definitions
 
 _BLOCK = re.compile(
@@ -36,7 +36,7 @@ class Piece:
 def apply_reply(text: str, files: Mapping[str, str]) -> dict[str, str]:
     """The files after the edit in a model's reply, changed or not.
 
-    Raises `PatchError` when there is no edit in it, when a piece does not fit, or when nothing changes.
+    Raises `NoEditError` when there is no edit in it, `PatchError` when a piece does not fit or nothing changes.
     """
     if len(text) > MAX_REPLY_BYTES:
         raise PatchError(f"the reply has more than {MAX_REPLY_BYTES:,} characters; send only what changes")
@@ -45,7 +45,7 @@ def apply_reply(text: str, files: Mapping[str, str]) -> dict[str, str]:
         return apply_pieces(pieces, files)
     changed = _fenced(text, files)
     if changed == dict(files):
-        raise PatchError(
+        raise NoEditError(
             "the reply has no edit: write <<<<<<< SEARCH / ======= / >>>>>>> REPLACE blocks, a unified diff, or whole "
             "functions, classes or the whole file in a fenced block"
         )

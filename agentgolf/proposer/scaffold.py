@@ -175,7 +175,8 @@ def read_spec(path: Path) -> ScaffoldSpec:
 
 def templates_of(spec: ScaffoldSpec) -> list[str]:
     """Those that its proposers render."""
-    agent = ["system.md", *spec.agent.steps, "crash.md", *(["nudge.md"] if spec.agent.tools else ["repair.md"])]
+    agent = ["system.md", *spec.agent.steps, "crash.md", "repair.md", "edit.md"]
+    agent += ["nudge.md"] if spec.agent.tools else []
     lesson = ["lesson.md"] if spec.agent.lessons else []
     return (agent + lesson if "agent" in spec.proposers else []) + (
         ["command.md"] if "command" in spec.proposers else []
