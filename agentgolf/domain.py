@@ -266,7 +266,10 @@ class ModelReply:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrialSummary:
-    """One trial as proposers and policies see it: the facts, no handles. `lesson`: a proposer's line after it."""
+    """One trial as proposers and policies see it: the facts, no handles.
+
+    `gain_bpb` is over its parent, between `gain_low` and `gain_high` at 95%. `lesson`: a proposer's line after it.
+    """
 
     number: int
     parent: int | None
@@ -281,7 +284,17 @@ class TrialSummary:
     gain_bpb: float | None
     val_bpb: float | None
     counted_bytes: int | None
+    gain_low: float | None = None
+    gain_high: float | None = None
     lesson: str = ""
+
+    @property
+    def gain_said(self) -> str:
+        """Its gain with the interval, for a prompt; empty when none was measured."""
+        if self.gain_bpb is None:
+            return ""
+        known = self.gain_low is not None and self.gain_high is not None
+        return f"gain {self.gain_bpb:+.4f}" + (f" [{self.gain_low:+.4f}, {self.gain_high:+.4f}]" if known else "")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

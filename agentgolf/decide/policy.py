@@ -5,7 +5,7 @@ import math
 from collections.abc import Sequence
 from typing import Literal
 
-from agentgolf.domain import Steering, TrialSummary, Verdict
+from agentgolf.domain import Outcome, Steering, TrialSummary, Verdict
 
 Policy = Literal["incumbent", "baseline"]
 NO_STEERING = Steering()
@@ -56,7 +56,8 @@ def ancestry(trials: Sequence[TrialSummary], number: int) -> list[TrialSummary]:
 def feedback(trials: Sequence[TrialSummary], noise_bpb: float) -> list[TrialSummary]:
     """Trials as proposers may see them: scores rounded to the noise's leading digit.
 
-    Finer digits say nothing of a candidate, and would let a search tune itself to half A.
+    Finer digits say nothing of a candidate, and would let a search tune itself to half A. So of the reason for a
+    verdict on a score only the words before the numbers are left.
     """
     step = 10.0 ** math.floor(math.log10(noise_bpb)) if noise_bpb > 0 else 1e-4
     digits = max(0, -round(math.log10(step)))
@@ -65,5 +66,13 @@ def feedback(trials: Sequence[TrialSummary], noise_bpb: float) -> list[TrialSumm
         return None if value is None else round(round(value / step) * step, digits)
 
     return [
-        dataclasses.replace(trial, val_bpb=rounded(trial.val_bpb), gain_bpb=rounded(trial.gain_bpb)) for trial in trials
+        dataclasses.replace(
+            trial,
+            val_bpb=rounded(trial.val_bpb),
+            gain_bpb=rounded(trial.gain_bpb),
+            gain_low=rounded(trial.gain_low),
+            gain_high=rounded(trial.gain_high),
+            reason=trial.reason.partition(":")[0] if trial.outcome is Outcome.OK else trial.reason,
+        )
+        for trial in trials
     ]

@@ -67,6 +67,8 @@ def summaries(rows: Sequence[Row]) -> list[TrialSummary]:
             gain_bpb=row["gain_bpb"],
             val_bpb=row["val_bpb"],
             counted_bytes=row["counted_bytes"],
+            gain_low=row["gain_low"],
+            gain_high=row["gain_high"],
             lesson=row["lesson"] or "",
         )
         for row in rows

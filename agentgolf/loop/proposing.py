@@ -160,7 +160,8 @@ class Proposing:
         return context, Working(lambda: self.scaffold.proposer.propose(context), self._wake)
 
     def _lesson(self, learner: AgentProposer, row: Row) -> Working[str]:
-        (trial,) = summaries([row])
+        # As the proposal's own opening has it on record: a resume asks the very same.
+        (trial,) = feedback(summaries([row]), self._opening(row["number"]).noise_bpb)
         diff, log = read_blob(self.ledger, row["diff_sha256"]), log_tail(self.ledger, row["id"])
         calls = self._posted(row["number"])
 
@@ -244,7 +245,13 @@ class Proposing:
             crash=self._crash(rows, opening.crash),
             pending=opening.pending,
             workbench=LoopWorkbench(
-                row=self.row, ledger=self.ledger, crew=self.crew, mailbox=self.mailbox, number=number, files=files
+                row=self.row,
+                ledger=self.ledger,
+                crew=self.crew,
+                mailbox=self.mailbox,
+                number=number,
+                files=files,
+                noise_bpb=opening.noise_bpb,
             ),
         )
 

@@ -7,8 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from agentgolf.domain import Outcome, Split
-from agentgolf.ledger.lineage import read_blob, trial_rows
+from agentgolf.decide.policy import feedback
+from agentgolf.domain import Outcome, Split, TrialSummary
+from agentgolf.ledger.lineage import read_blob, summaries, trial_rows
 from agentgolf.ledger.store import Ledger, Row
 from agentgolf.loop.crew import Crew
 from agentgolf.loop.mailbox import Mailbox
@@ -32,7 +33,7 @@ NEAR = 0.05
 class LoopWorkbench:
     """Serves one proposal. May be used from any thread; what touches the ledger goes through the mailbox.
 
-    `files` are the whole parent, `number` is the trial that is being proposed.
+    `files` are the whole parent, `number` is the trial that is being proposed; scores are rounded to `noise_bpb`.
     """
 
     row: Row
@@ -41,6 +42,7 @@ class LoopWorkbench:
     mailbox: Mailbox
     number: int
     files: Mapping[str, bytes]
+    noise_bpb: float
     _smoked: int = field(default=0)
 
     def trial(self, number: int) -> str:
@@ -48,13 +50,14 @@ class LoopWorkbench:
 
     def _trial(self, number: int) -> str:
         rows = [row for row in trial_rows(self.ledger, self.row["id"]) if row["number"] == number]
-        if not rows or rows[0]["state"] != "decided":
+        seen = self._seen(rows)
+        if not seen:
             return f"there is no finished trial {number}"
-        row = rows[0]
-        gain = f", gain {row['gain_bpb']:+.3f} bpb" if row["gain_bpb"] is not None else ""
-        lines = [f"trial {number}: {row['hypothesis']}", f"{row['outcome']}, {row['verdict']}{gain}: {row['reason']}"]
-        if row["lesson"]:
-            lines.append(f"lesson: {row['lesson']}")
+        row, (trial,) = rows[0], seen
+        gain = f", {trial.gain_said} bpb" if trial.gain_said else ""
+        lines = [f"trial {number}: {trial.hypothesis}", f"{trial.outcome}, {trial.verdict}{gain}: {trial.reason}"]
+        if trial.lesson:
+            lines.append(f"lesson: {trial.lesson}")
         diff = read_blob(self.ledger, row["diff_sha256"])
         return "\n".join([*lines, "", diff, "the end of its log:", log_tail(self.ledger, row["id"])])
 
@@ -84,7 +87,7 @@ class LoopWorkbench:
         for row in reversed(trial_rows(self.ledger, self.row["id"])):
             if row["parent"] != parent or not row["fingerprint"]:
                 continue
-            said = f"{row['verdict']}: {row['reason']}" if row["verdict"] else "which is being measured"
+            said = next((f"{one.verdict}: {one.reason}" for one in self._seen([row])), "which is being measured")
             if row["fingerprint"] == fingerprint:
                 return f"this is trial {row['number']} again ({said}); propose something else"
             # What crashed may be tried again, mended.
@@ -92,6 +95,10 @@ class LoopWorkbench:
             if measured and distance(diff, read_blob(self.ledger, row["diff_sha256"])) < NEAR:
                 return f"this is nearly trial {row['number']} again ({said}); propose something that differs more"
         return None
+
+    def _seen(self, rows: Sequence[Row]) -> list[TrialSummary]:
+        """The decided ones, as a proposer may see them."""
+        return feedback(summaries(rows), self.noise_bpb)
 
     def run_agent(self, task: AgentTask) -> AgentEnd:
         """In a scratch folder under git, so that the agent finds what it knows."""
