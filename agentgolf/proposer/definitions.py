@@ -67,7 +67,8 @@ class _Merge:
         """What to put where, so that `there` defines what `given` does; nothing when they have no name in common."""
         splices: list[_Splice] = []
         new: list[ast.stmt] = []
-        for node in given:
+        # Of several definitions of one name the last counts, as when Python runs them.
+        for node in {_names(node) or id(node): node for node in given}.values():
             own = self._own(node, there)
             if isinstance(node, ast.ClassDef) and isinstance(own, ast.ClassDef) and _methods(own) - _methods(node):
                 splices += self.scope(node.body, own.body)

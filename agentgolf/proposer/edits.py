@@ -43,13 +43,13 @@ def apply_reply(text: str, files: Mapping[str, str]) -> dict[str, str]:
     pieces = _blocks(text, files) or _hunks(text, files)
     if pieces:
         return apply_pieces(pieces, files)
-    changed = _fenced(text, files)
-    if changed == dict(files):
+    fenced = _fenced(text, files)
+    if not fenced:
         raise NoEditError(
             "the reply has no edit: write <<<<<<< SEARCH / ======= / >>>>>>> REPLACE blocks, a unified diff, or whole "
             "functions, classes or the whole file in a fenced block"
         )
-    return changed
+    return _changed({**files, **fenced}, files)
 
 
 def apply_pieces(pieces: Sequence[Piece], files: Mapping[str, str]) -> dict[str, str]:
@@ -58,9 +58,13 @@ def apply_pieces(pieces: Sequence[Piece], files: Mapping[str, str]) -> dict[str,
     for piece in pieces:
         path = _path(piece.path, files)
         changed[path] = fit(changed[path], piece)
-    if changed == dict(files):
+    return _changed(changed, files)
+
+
+def _changed(new: dict[str, str], files: Mapping[str, str]) -> dict[str, str]:
+    if new == dict(files):
         raise PatchError("the edit changes nothing: what it puts in is what stood there")
-    return changed
+    return new
 
 
 def fit(source: str, piece: Piece) -> str:
@@ -124,24 +128,24 @@ def _hunks(text: str, files: Mapping[str, str]) -> list[Piece]:
 
 
 def _fenced(text: str, files: Mapping[str, str]) -> dict[str, str]:
-    """The files after each fenced block: a whole file, or definitions that the only file with such names gets."""
-    changed = dict(files)
+    """The files that fenced blocks give: whole ones, or with definitions put into the only one that has such names."""
+    found: dict[str, str] = {}
     for fence in _FENCE.finditer(text):
         body = fence["body"]
         named = next((path for path in files if path in fence["info"] or path in body.split("\n", 1)[0]), None)
         path = named or (next(iter(files)) if len(files) == 1 else None)
         if path is not None and body.count("\n") >= WHOLE_FILE_SHARE * files[path].count("\n"):
-            changed[path] = body
+            found[path] = body
             continue
         put = {
             one: new
             for one in ([path] if path else files)
-            if one.endswith(".py") and (new := put_definitions(changed[one], body)) is not None
+            if one.endswith(".py") and (new := put_definitions(found.get(one, files[one]), body)) is not None
         }
         if len(put) > 1:
             raise PatchError(f"what the block defines stands in {' and '.join(put)}; name the file after the ```")
-        changed |= put
-    return changed
+        found |= put
+    return found
 
 
 def _path(named: str, files: Mapping[str, str]) -> str:

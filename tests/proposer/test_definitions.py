@@ -139,6 +139,17 @@ def test_anything_but_definitions_of_the_file_is_no_edit(code: str) -> None:
         apply_reply(fenced(code), FILES)
 
 
+def test_of_two_definitions_of_one_name_the_last_counts() -> None:
+    assert put("def main():\n    first()\n\n\ndef main():\n    second()\n") == SOURCE.replace(
+        "print(batches([1], 1))", "second()"
+    )
+
+
+def test_a_function_as_it_stands_changes_nothing() -> None:
+    with pytest.raises(PatchError, match="changes nothing"):
+        apply_reply(fenced("def main():\n    print(batches([1], 1))\n"), FILES)
+
+
 def test_the_file_is_found_by_what_it_defines() -> None:
     two = {"train.py": SOURCE, "other.py": "def helper():\n    return 1\n", "notes.txt": "def helper(): what\n"}
     changed = apply_reply(fenced("def helper():\n    return 2\n"), two)
