@@ -5,8 +5,11 @@ the same place of the same trial is answered from the log, so a resume repeats n
 handed to the SDK and to nothing else.
 """
 
+import contextlib
+import email.utils
 import hashlib
 import json
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
@@ -28,6 +31,8 @@ _FEATURES = (
 )
 ATTEMPTS = 8
 FIRST_WAIT_SECONDS, MAX_WAIT_SECONDS = 2.0, 120.0
+# A server that asks for more than this is taken for one that does not answer.
+MAX_TOLD_SECONDS = 900.0
 
 
 class CallLog(Protocol):
@@ -143,7 +148,7 @@ class Model:
         error = state.outcome.exception() if state.outcome else None
         told = error.retry_after_seconds if isinstance(error, _TransientError) else None
         if told is not None:
-            return min(told, MAX_WAIT_SECONDS)
+            return told
         return float(min(FIRST_WAIT_SECONDS * 2 ** (state.attempt_number - 1), MAX_WAIT_SECONDS))
 
     def _once(self, request: Mapping[str, Any]) -> ModelReply:
@@ -220,12 +225,20 @@ def _status_error(error: "openai.APIStatusError", end: Endpoint, asked: Mapping[
     if status in (400, 413, 422) and long:
         return PromptTooLongError(f"the prompt is longer than {end.model} can read: {said}")
     if status in (408, 409, 429) or status >= 500:
-        return _TransientError(f"HTTP {status}: {said}", _retry_after(error.response.headers.get("retry-after")))
+        told = _retry_after(error.response.headers.get("retry-after"))
+        if told is not None and told > MAX_TOLD_SECONDS:
+            return ModelUnavailableError(f"the server asks to wait {told / 60:.0f} minutes (HTTP {status}: {said})")
+        return _TransientError(f"HTTP {status}: {said}", told)
     return ModelError(f"the server refused the request (HTTP {status}): {said}")
 
 
 def _retry_after(value: str | None) -> float | None:
-    try:
-        return max(0.0, float(value)) if value else None
-    except ValueError:
+    """Seconds, from a number of them or from a date (RFC 9110, 10.2.3)."""
+    if not value:
         return None
+    with contextlib.suppress(ValueError):
+        seconds = float(value)
+        return max(0.0, seconds) if math.isfinite(seconds) else None
+    with contextlib.suppress(ValueError):
+        return max(0.0, email.utils.parsedate_to_datetime(value).timestamp() - time.time())
+    return None

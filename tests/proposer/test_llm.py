@@ -1,5 +1,7 @@
 """The model client against a real server: answers, faults, and what each fault becomes."""
 
+import datetime
+import email.utils
 from typing import Any, get_args
 
 import pytest
@@ -87,6 +89,23 @@ def test_retry_after_is_honoured() -> None:
     turns = [Turn(status=429, text="slow down", headers={"Retry-After": "0.6"}), Turn(text="now")]
     _, served = ask(turns, "chat")
     assert served.times[1] - served.times[0] >= 0.6
+
+
+def test_retry_after_may_be_a_date() -> None:
+    soon = email.utils.format_datetime(datetime.datetime.now(datetime.UTC) + datetime.timedelta(seconds=2), usegmt=True)
+    _, served = ask([Turn(status=429, text="slow down", headers={"Retry-After": soon}), Turn(text="now")], "chat")
+    assert served.times[1] - served.times[0] >= 0.9  # a date has whole seconds
+
+
+def test_a_server_that_asks_for_an_hour_is_not_waited_for() -> None:
+    with pytest.raises(ModelUnavailableError, match=r"asks to wait 60 minutes \(HTTP 429: .*come back later\)"):
+        ask([Turn(status=429, text="come back later", headers={"Retry-After": "3600"})], "chat")
+
+
+@pytest.mark.parametrize("value", ["nan", "soon", "-5"])
+def test_a_retry_after_that_says_nothing_is_passed_over(value: str) -> None:
+    reply, _ = ask([Turn(status=503, text="busy", headers={"Retry-After": value}), Turn(text="now")], "chat")
+    assert reply.text == "now"
 
 
 def test_a_slow_stream_is_waited_for_and_a_dead_one_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
