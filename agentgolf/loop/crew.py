@@ -116,6 +116,8 @@ class Crew:
 
         with ThreadPoolExecutor(self._count) as pool:
             futures = [pool.submit(guarded, spec) for spec in specs]
+            for future in futures:
+                future.add_done_callback(lambda _: self._mailbox.wake())
             while not all(future.done() for future in futures):
                 try:
                     self._mailbox.serve(TICK_SECONDS)

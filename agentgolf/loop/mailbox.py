@@ -32,6 +32,10 @@ class Mailbox:
             self._turn_away()
         return future.result()
 
+    def wake(self) -> None:
+        """End a wait in `serve`, from any thread and without waiting for it."""
+        self._posted.put((lambda: None, Future()))
+
     def serve(self, seconds: float) -> None:
         """Do what was asked for; wait at most so long for the first."""
         try:
