@@ -114,8 +114,8 @@ class Proposing:
         return job.result(), context.parent
 
     def look_ahead(self, number: int) -> None:
-        """Begin on a trial while the one before it is measured."""
-        if self.scaffold.slow and self.scaffold.ahead and number not in self._jobs:
+        """Begin on a trial while the one before it is measured, if a model is asked for it."""
+        if self.scaffold.slow and self.scaffold.ahead and number not in self._jobs and not self._rests(number):
             self._jobs[number] = self._begin(number)
             self.observer.stage(number, "proposing")
 
@@ -150,6 +150,11 @@ class Proposing:
             self.scaffold.learner.close()
 
     # -- how
+
+    def _rests(self, number: int) -> bool:
+        """An offline proposer that stands in is quick, and should know what came of the trial before."""
+        learner = self.scaffold.learner
+        return learner is not None and learner.rests(summaries(trial_rows(self.ledger, self.row["id"])), number)
 
     def _wake(self) -> None:
         with contextlib.suppress(InterruptedRunError):

@@ -65,7 +65,7 @@ class AgentProposer:
 
     def propose(self, context: Context) -> Proposal:
         """Raises `ModelError` when the server refuses what no waiting mends, such as a key."""
-        if self._fallback is not None and self._rests(context.history):
+        if self._fallback is not None and self.rests(context.history, context.number):
             self._note(f"no usable edit in the model's last {MAX_UNUSABLE} proposals; an offline proposer takes a turn")
             return self._fallback.propose(context)
         while True:
@@ -92,6 +92,13 @@ class AgentProposer:
     def close(self) -> None:
         self._model.close()
 
+    def rests(self, history: Sequence[TrialSummary], number: int) -> bool:
+        """Whether a model that cannot write an edit leaves the trial of that number to an offline proposer."""
+        last = [trial for trial in history if trial.proposer == self.name][-MAX_UNUSABLE:]
+        if len(last) < MAX_UNUSABLE or not all(trial.detail.get(UNUSABLE) for trial in last):
+            return False
+        return number - last[-1].number <= MAX_UNUSABLE
+
     @property
     def learns(self) -> bool:
         return self._manner.lessons
@@ -99,14 +106,6 @@ class AgentProposer:
     @property
     def crash_repairs(self) -> int:
         return self._manner.crash_repairs
-
-    def _rests(self, history: Sequence[TrialSummary]) -> bool:
-        """Whether a model that cannot write an edit leaves the next turn to another."""
-        own = [trial for trial in history if trial.proposer == self.name]
-        last = own[-MAX_UNUSABLE:]
-        if len(last) < MAX_UNUSABLE or not all(trial.detail.get(UNUSABLE) for trial in last):
-            return False
-        return sum(trial.number > last[-1].number for trial in history) < MAX_UNUSABLE
 
     def _converse(self, context: Context) -> Proposal:
         manner = self._manner

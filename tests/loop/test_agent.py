@@ -159,15 +159,18 @@ def test_who_names_a_change_without_an_edit_is_asked_for_the_edit_alone(
     assert served.requests[1]["messages"][-1]["content"].startswith("You named a change, but wrote no edit.")
 
 
+@pytest.mark.parametrize("ahead", [False, True])
 def test_a_model_that_cannot_write_an_edit_takes_turns_with_the_offline_proposers(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ahead: bool
 ) -> None:
     """Three of its own, then three of theirs, then one of its own for every three: the night is not lost."""
     with serving(lambda *_: Turn(text="HYPOTHESIS: I would rather talk")) as served:
-        agent = Agent(tmp_path, served, monkeypatch, more="repairs = 0")
+        agent = Agent(tmp_path, served, monkeypatch, more="repairs = 0", ahead=ahead)
         agent.play(trials=8)
-    proposers = [row["proposer"] for row in agent.rows("SELECT proposer FROM trials WHERE number > 0 ORDER BY number")]
-    assert [name == "agent" for name in proposers] == [True] * 3 + [False] * 3 + [True] + [False]
+    trials = agent.rows("SELECT proposer, hypothesis FROM trials WHERE number > 0 ORDER BY number")
+    assert [trial["proposer"] == "agent" for trial in trials] == [True] * 3 + [False] * 3 + [True] + [False]
+    # Theirs differ, though a model would have been asked for the next while the one before was measured.
+    assert len({trial["hypothesis"] for trial in trials}) == 5
     # What was never tried is not told as tried.
     assert "I would rather talk" not in json.dumps(served.requests[-1]["messages"])
 
