@@ -70,6 +70,8 @@ def read_answer(text: str, files: Mapping[str, str], said_before: str = "") -> A
 
 def answer_of(given: Any, files: Mapping[str, str]) -> Answer:
     """From JSON that should follow `SCHEMA`. Raises `PatchError` that says what is missing."""
+    if isinstance(given, dict) and isinstance(given.get("arguments"), dict):
+        given = given["arguments"]  # a call of submit, written down instead of made
     if not isinstance(given, dict):
         raise PatchError("the answer must be an object with hypothesis, predicted_gain_bpb and edits")
     said, gain = given.get("hypothesis"), given.get("predicted_gain_bpb")

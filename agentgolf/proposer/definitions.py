@@ -29,11 +29,12 @@ class _Splice:
     text: str
 
 
-def put_definitions(source: str, code: str) -> str | None:
+def put_definitions(source: str, code: str, constants_alone: bool = False) -> str | None:
     """The source with every function, class and constant of `code` in place of its own of that name.
 
     A class that has only some of the file's methods replaces only those. What the file does not have is put before
-    the first definition that it does. None when `code` is anything but definitions, or none of them is the file's.
+    the first definition that it does. None when `code` is anything but definitions, or none of them is the file's;
+    constants without a function or a class count only where `constants_alone` says so.
     Raises `PatchError` when a name stands at several places, or when parts of `code` are left out.
     """
     code = textwrap.dedent(code)
@@ -41,7 +42,7 @@ def put_definitions(source: str, code: str) -> str | None:
         given, there = ast.parse(code), ast.parse(source)
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return None
-    if not _defines(given.body):
+    if not _defines(given.body, constants_alone):
         return None
     splices = _Merge(code, there.body).scope(given.body, there.body)
     if not splices:
@@ -109,12 +110,11 @@ class _Merge:
         return "\n" if indent else "\n\n"
 
 
-def _defines(body: Sequence[ast.stmt]) -> bool:
-    """Whether it is definitions, with imports at most, and a function or a class among them."""
+def _defines(body: Sequence[ast.stmt], constants_alone: bool) -> bool:
+    """Whether it is definitions, with imports at most, and a function or a class among them where one is needed."""
     said = [node for node in body if not _says_nothing(node)]
-    return all(_names(node) or isinstance(node, _Import) for node in said) and any(
-        isinstance(node, _Function | ast.ClassDef) for node in said
-    )
+    wanted = [node for node in said if constants_alone or isinstance(node, _Function | ast.ClassDef)]
+    return bool(wanted) and all(_names(node) or isinstance(node, _Import) for node in said)
 
 
 def _names(node: ast.stmt) -> tuple[str, ...]:

@@ -12,8 +12,10 @@ from dataclasses import dataclass
 from agentgolf.errors import NoEditError, PatchError
 from agentgolf.proposer.definitions import put_definitions
 
+# Whatever the markers are called: some models write them as git writes a conflict.
 _BLOCK = re.compile(
-    r"^<{5,9} ?SEARCH[^\n]*\n(?P<old>.*?)^={5,9}[ \t]*\n(?P<new>.*?)^>{5,9} ?REPLACE", re.MULTILINE | re.DOTALL
+    r"^<{5,9}[^\n]*\n(?P<old>(?:(?!<{5,9}|={5,9}\s*$)[^\n]*\n)*)={5,9}[ \t]*\n(?P<new>(?:(?![<>]{5,9})[^\n]*\n)*)>{5,9}",
+    re.MULTILINE,
 )
 _FENCE = re.compile(r"^(?P<ticks>`{3,})(?P<info>[^\n`]*)\n(?P<body>.*?)^(?P=ticks)[ \t]*$", re.MULTILINE | re.DOTALL)
 _HUNK = re.compile(r"^@@ -(\d+)(?:,\d+)? \+\d+(?:,\d+)? @@")
@@ -130,17 +132,19 @@ def _hunks(text: str, files: Mapping[str, str]) -> list[Piece]:
 def _fenced(text: str, files: Mapping[str, str]) -> dict[str, str]:
     """The files that fenced blocks give: whole ones, or with definitions put into the only one that has such names."""
     found: dict[str, str] = {}
+    # Constants alone may be an example in a text, but not below a hypothesis.
+    named = "HYPOTHESIS" in text.upper()
     for fence in _FENCE.finditer(text):
         body = fence["body"]
-        named = next((path for path in files if path in fence["info"] or path in body.split("\n", 1)[0]), None)
-        path = named or (next(iter(files)) if len(files) == 1 else None)
+        where = next((path for path in files if path in fence["info"] or path in body.split("\n", 1)[0]), None)
+        path = where or (next(iter(files)) if len(files) == 1 else None)
         if path is not None and body.count("\n") >= WHOLE_FILE_SHARE * files[path].count("\n"):
             found[path] = body
             continue
         put = {
             one: new
             for one in ([path] if path else files)
-            if one.endswith(".py") and (new := put_definitions(found.get(one, files[one]), body)) is not None
+            if one.endswith(".py") and (new := put_definitions(found.get(one, files[one]), body, named)) is not None
         }
         if len(put) > 1:
             raise PatchError(f"what the block defines stands in {' and '.join(put)}; name the file after the ```")

@@ -1,10 +1,13 @@
 """What a model writes as an edit: three formats, repaired where the meaning is clear, refused with the nearest miss."""
 
+import json
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agentgolf.errors import PatchError
+from agentgolf.proposer.answers import read_answer
 from agentgolf.proposer.edits import apply_reply
 
 SOURCE = """\
@@ -90,6 +93,24 @@ def test_a_whole_file() -> None:
     assert edited(f"The new file:\n```python\n{new}```\n") == new
     two = {"train.py": SOURCE, "other.py": "X = 1\n"}
     assert apply_reply("```python other.py\nX = 2\n```", two) == {"train.py": SOURCE, "other.py": "X = 2\n"}
+
+
+@pytest.mark.parametrize(
+    "opening", ["<<<<<<< HEAD", "<<< HEAD\n\ntrain.py\n<<<<<<< ORIGINAL", "<<<<<<< SEARCH\n<<<<<<<"]
+)
+def test_markers_may_have_other_names(opening: str) -> None:
+    assert edited(f"{opening}\nRATE = 0.5\n=======\nRATE = 0.7\n>>>>>>> main\n") == SOURCE.replace("0.5", "0.7")
+
+
+def test_a_submission_that_is_written_down_instead_of_made_counts() -> None:
+    edits = [{"path": "train.py", "search": "RATE = 0.5", "replace": "RATE = 0.7"}]
+    call = {"name": "submit", "arguments": {"hypothesis": "faster", "predicted_gain_bpb": 0.1, "edits": edits}}
+    answer = read_answer(f"```json\n{json.dumps(call, indent=1)}\n```", FILES)
+    assert (answer.hypothesis, answer.files["train.py"]) == ("faster", SOURCE.replace("0.5", "0.7"))
+
+
+def test_constants_below_a_hypothesis_are_an_edit() -> None:
+    assert edited("HYPOTHESIS: faster\n\n```\nRATE = 0.7\n```\n") == SOURCE.replace("0.5", "0.7")
 
 
 def test_a_short_snippet_is_no_whole_file() -> None:
