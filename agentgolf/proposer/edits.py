@@ -12,12 +12,16 @@ from dataclasses import dataclass
 from agentgolf.errors import NoEditError, PatchError
 from agentgolf.proposer.definitions import put_definitions
 
-# Whatever the markers are called: some models write them as git writes a conflict.
+# Whatever the markers are called: some models write them as git writes a conflict. Every part ends at the next marker,
+# or a reply of markers alone would take for ever; so does a fence.
 _BLOCK = re.compile(
-    r"^<{5,9}[^\n]*\n(?P<old>(?:(?!<{5,9}|={5,9}\s*$)[^\n]*\n)*)={5,9}[ \t]*\n(?P<new>(?:(?![<>]{5,9})[^\n]*\n)*)>{5,9}",
+    r"^<{5,9}[^\n]*\n(?P<old>(?:(?!<{5,9}|={5,9}\s*$)[^\n]*\n)*)"
+    r"={5,9}[ \t]*\n(?P<new>(?:(?![<>]{5,9})[^\n]*\n)*)>{5,9}",
     re.MULTILINE,
 )
-_FENCE = re.compile(r"^(?P<ticks>`{3,})(?P<info>[^\n`]*)\n(?P<body>.*?)^(?P=ticks)[ \t]*$", re.MULTILINE | re.DOTALL)
+_FENCE = re.compile(
+    r"^(?P<ticks>`{3,})(?P<info>[^\n`]*)\n(?P<body>(?:(?!(?P=ticks))[^\n]*\n)*)(?P=ticks)[ \t]*$", re.MULTILINE
+)
 _HUNK = re.compile(r"^@@ -(\d+)(?:,\d+)? \+\d+(?:,\d+)? @@")
 # A fenced block is taken for the whole file when it has at least this part of its lines.
 WHOLE_FILE_SHARE = 0.5
