@@ -130,6 +130,13 @@ def test_an_unknown_file_is_named() -> None:
         )
 
 
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("part", ["<<<<<<< S\na\n=======\n", "```a\nx\n", "```\n", "<<<<<<<\n", "@@ -1,1 +1,1 @@\n"])
+def test_a_reply_of_markers_alone_does_not_take_for_ever(part: str) -> None:
+    with pytest.raises(PatchError):
+        edited(part * (399_000 // len(part)))
+
+
 PARTS = st.sampled_from(
     [
         "<<<<<<< SEARCH\n",
