@@ -88,6 +88,7 @@ def inspect_scaffold(name: str, course: Course) -> ScaffoldInfo:
         "left": 2,
         "form": "tools" if spec.agent.tools else "json" if spec.agent.structured else "text",
         "refused": "train.py: these lines are not there",
+        "missing": True,
     }
     return _info(folder, {template: prompts.render(template, **values) for template in templates_of(spec)})
 

@@ -127,18 +127,18 @@ class AgentProposer:
         for step in steps[1:]:
             talk.schema = schema if step == steps[-1] else None
             text = talk.say(self._prompts.render(step, **talk.values(40, True))).text
-        said = text
+        said, edit_alone = text, False
         for attempt in range(manner.repairs + 1):
             try:
                 answer = self._checked(context, read_answer(text, context.files, said))
                 return self._proposal(context, answer, attempt + 1)
             except PatchError as error:
-                refused = str(error)
-                # Who named a change and stopped there writes its edit when asked for nothing else.
-                template = "edit.md" if isinstance(error, NoEditError) and talk.form == "text" else "repair.md"
+                refused, missing = str(error), isinstance(error, NoEditError)
+            # Who named a change and stopped there writes its edit when asked for nothing else, from then on.
+            edit_alone = edit_alone or (missing and talk.form == "text")
             if attempt < manner.repairs:
-                values = {"refused": refused, "form": talk.form, "files": context.files}
-                text = talk.say(self._prompts.render(template, **values)).text
+                values = {"refused": refused, "missing": missing, "form": talk.form, "files": context.files}
+                text = talk.say(self._prompts.render("edit.md" if edit_alone else "repair.md", **values)).text
         return self._refusal(context, hypothesis_of(said), manner.repairs + 1, refused)
 
     def _with_tools(self, talk: Conversation) -> Proposal:

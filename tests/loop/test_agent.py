@@ -159,6 +159,20 @@ def test_who_names_a_change_without_an_edit_is_asked_for_the_edit_alone(
     assert served.requests[1]["messages"][-1]["content"].startswith("You named a change, but wrote no edit.")
 
 
+def test_an_edit_alone_that_does_not_fit_is_asked_for_alone_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    block = "<<<<<<< SEARCH\n{}\n=======\nQUALITY = 0.1\n>>>>>>> REPLACE\n"
+    texts = ["HYPOTHESIS: more quality", block.format("QUALITY = 7"), block.format("QUALITY = 0.0")]
+    with serving(lambda _, number: Turn(text=texts[number])) as served:
+        agent = Agent(tmp_path, served, monkeypatch)
+        agent.play(trials=1)
+    (trial,) = agent.rows("SELECT verdict, hypothesis FROM trials WHERE number = 1")
+    assert (trial["verdict"], trial["hypothesis"]) == ("keep", "more quality")
+    again = served.requests[2]["messages"][-1]["content"]
+    assert "| QUALITY = 7" in again and "QUALITY = 0.0" in again and "Write the edit again, and nothing else." in again
+
+
 @pytest.mark.parametrize("ahead", [False, True])
 def test_a_model_that_cannot_write_an_edit_takes_turns_with_the_offline_proposers(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ahead: bool
